@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+#
+# Blocking of a gather-product, shared by the convolution drivers.
+#
+# All dense passes are one operation on strided arrays, for each group:
+#
+#   y[n, r, i, j] = sum over c, t of  w[r, c, t] * x[n, c, i*step_h + dh[t], j*step_w + dw[t]]
+#
+# A Gather is the pixel side of it: which pixels of x the output pixels (n, i, j) read,
+# how the output is cut into blocks, and how a block's slab of x is laid out.
+
+cimport numpy as cnp
+
+from convnet._kernels cimport cn_kernels_t, cn_panel_t, cn_segment_t
+
+# An (N, C, H, W) array: strides in elements, of either sign.
+cdef struct Image:
+    char *data
+    Py_ssize_t N, C, H, W
+    Py_ssize_t sn, sc, sh, sw
+
+# The taps of a convolution: tap t reads displacement (dh, dw) and weight offset w.
+cdef struct Taps:
+    Py_ssize_t n
+    Py_ssize_t *dh
+    Py_ssize_t *dw
+    Py_ssize_t *w
+
+cdef struct Gather:
+    const cn_kernels_t *kernels
+    Image x                         # all groups; C is the channels of one group
+    Image y                         # the output pixels: N, H, W and their strides
+    Py_ssize_t step_h, step_w
+    Taps taps
+    # Blocks: `rows` rows of the merged (n, i) index by `cols` columns.
+    Py_ssize_t rows, cols, n_row_blocks, n_col_blocks
+    # Chunks of the reduction: channels by taps, at most KC together.
+    Py_ssize_t chunk_channels, n_channel_chunks, chunk_taps, n_tap_chunks
+    # The slab; `direct` reads x itself where it already looks like one.
+    bint direct
+    Py_ssize_t dh_min, dw_min, span_h, span_w, row_step, n_phases, n_cols, row_pitch
+    Py_ssize_t max_slab_rows, channel_stride
+    Py_ssize_t *tap                 # offset of each tap in the slab (or in x)
+
+# One block in work: its place, its rows, and its thread's memory.
+cdef struct Block:
+    Py_ssize_t first_row, n_rows, first_col, n_cols
+    Py_ssize_t n_slab_rows
+    Py_ssize_t *slab_row            # where each slab row begins in x, or CN_NO_ROW
+    Py_ssize_t *row_in              # slab offset of each output row
+    Py_ssize_t *row_out             # y offset of each output row
+    cn_segment_t *segment
+    char *slab
+
+# Chunk `index` of the reduction: channels [c, c + n_channels), taps [t, t + n_taps); it
+# begins at step k of the whole reduction.
+cdef struct Chunk:
+    Py_ssize_t c, n_channels, t, n_taps, k, depth
+
+cdef Image describe_array(cnp.ndarray array) noexcept
+
+# Decide blocks, chunks and slab, from the shapes alone (never from the threads), and
+# write the tap offsets to `tap` (taps.n elements), which the caller owns.
+cdef void plan_gather(Gather *g, bint allow_direct, Py_ssize_t *tap) noexcept nogil
+
+cdef Chunk get_chunk(const Gather *g, Py_ssize_t index) noexcept nogil
+cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil
+cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogil
+
+# Turn to block `index`; then bring in channels [c, c + n) of a group's x, and cut runs of
+# output pixels into segments.
+cdef void open_block(const Gather *g, Block *block, Py_ssize_t index) noexcept nogil
+cdef const char *load_channels(
+    const Gather *g, const Block *block, const char *x, Py_ssize_t c, Py_ssize_t n
+) noexcept nogil
+cdef void cut_panel(
+    const Gather *g, const Block *block, Py_ssize_t first, Py_ssize_t n, cn_panel_t *panel
+) noexcept nogil
+
+# What explain() shows of a plan: a dict of plain numbers.
+cdef dict outline(const Gather *g, Py_ssize_t n_tasks, Py_ssize_t scratch_bytes)

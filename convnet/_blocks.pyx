@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: MIT
+"""Blocking of gather-products: see ``_blocks.pxd`` for the operation and the terms."""
+
+cimport numpy as cnp
+
+from convnet._kernels cimport CN_NO_ROW, cn_panel_t, cn_segment_t, cn_slab_t
+
+cnp.import_array()
+
+# Length of the reduction that one packed panel holds. KC * NR floats are 72 KB with
+# AVX-512: most of it stays in a 48 KB L1 while the weights of all rows pass by.
+cdef Py_ssize_t KC = 384
+# Pixels of a block, in panels of NR, and bytes of its slab: both fit half an L2 of 1 MB.
+cdef Py_ssize_t MAX_PANELS = 12
+cdef Py_ssize_t MAX_SLAB_BYTES = 384 * 1024
+
+
+cdef Image describe_array(cnp.ndarray array) noexcept:
+    cdef Image image
+    cdef Py_ssize_t itemsize = array.itemsize
+    image.data = <char *> cnp.PyArray_DATA(array)
+    image.N, image.C, image.H, image.W = (
+        array.shape[0], array.shape[1], array.shape[2], array.shape[3]
+    )
+    image.sn, image.sc = array.strides[0] // itemsize, array.strides[1] // itemsize
+    image.sh, image.sw = array.strides[2] // itemsize, array.strides[3] // itemsize
+    return image
+
+
+cdef void plan_gather(Gather *g, bint allow_direct, Py_ssize_t *tap) noexcept nogil:
+    measure_taps(g)
+    g.direct = allow_direct and reads_only_inside(g)
+    choose_blocks(g)
+    g.n_phases = min(g.step_w, g.span_w)
+    g.n_cols = g.cols + (g.span_w - 1) // g.step_w
+    g.row_pitch = g.n_phases * g.n_cols
+    cdef Py_ssize_t bands = min(g.rows, (g.rows + g.y.H - 2) // g.y.H + 1)
+    g.max_slab_rows = (g.rows - bands) * g.row_step + bands * g.span_h
+    # Whole lines, and no multiple of a page: planes must not fall on the same cache sets.
+    g.channel_stride = (g.max_slab_rows * g.row_pitch + 15) // 16 * 16
+    if g.channel_stride * g.kernels.itemsize % 4096 == 0:
+        g.channel_stride += 16
+    if g.direct:
+        g.channel_stride = g.x.sc
+    choose_chunks(g)
+    place_taps(g, tap)
+
+
+cdef void measure_taps(Gather *g) noexcept nogil:
+    cdef Py_ssize_t t, dh_max = 0, dw_max = 0
+    cdef Py_ssize_t *dh = g.taps.dh
+    cdef Py_ssize_t *dw = g.taps.dw
+    g.dh_min, g.dw_min = 0, 0
+    for t in range(g.taps.n):
+        dh[t] = bring_near(dh[t], g.step_h, g.y.H, g.x.H)
+        dw[t] = bring_near(dw[t], g.step_w, g.y.W, g.x.W)
+        if t == 0:
+            g.dh_min, dh_max, g.dw_min, dw_max = dh[0], dh[0], dw[0], dw[0]
+        g.dh_min, dh_max = min(g.dh_min, dh[t]), max(dh_max, dh[t])
+        g.dw_min, dw_max = min(g.dw_min, dw[t]), max(dw_max, dw[t])
+    g.span_h, g.span_w = dh_max - g.dh_min + 1, dw_max - g.dw_min + 1
+    # Neighbouring output rows share slab rows unless the stride jumps over the kernel.
+    g.row_step = min(g.step_h, g.span_h)
+
+
+cdef inline Py_ssize_t bring_near(
+    Py_ssize_t d, Py_ssize_t step, Py_ssize_t n_out, Py_ssize_t n_in
+) noexcept nogil:
+    """A tap that reads nothing but padding may read any padding: the nearest behind.
+
+    So a slab never outgrows the image and the output, whatever padding and dilation.
+    """
+    return n_in if d >= n_in or d + (n_out - 1) * step < 0 else d
+
+
+cdef bint reads_only_inside(const Gather *g) noexcept nogil:
+    """Whether x can serve as the slab: unit stride, and no tap reads padding."""
+    return (
+        g.x.sw == 1
+        and g.step_w == 1
+        and g.dh_min >= 0
+        and g.dw_min >= 0
+        and (g.y.H - 1) * g.step_h + g.dh_min + g.span_h <= g.x.H
+        and (g.y.W - 1) * g.step_w + g.dw_min + g.span_w <= g.x.W
+    )
+
+
+cdef void choose_blocks(Gather *g) noexcept nogil:
+    """Cut wide images into columns, then take the row count that wastes least.
+
+    A block of few rows reads its halo rows again and again; one whose pixels do not
+    fill whole vectors computes lanes that nobody wants.
+    """
+    cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes
+    cdef Py_ssize_t n_rows = g.y.N * g.y.H
+    cdef Py_ssize_t limit, rows, pixels, most = MAX_PANELS * NR
+    cdef double score, best = -1
+    g.cols = g.y.W
+    if g.cols > most // 2 and (n_rows > 1 or g.cols > most):
+        g.n_col_blocks = (g.cols + most // 2 - 1) // (most // 2)
+        g.cols = (g.cols + g.n_col_blocks - 1) // g.n_col_blocks
+        g.cols = (g.cols + NR - 1) // NR * NR
+    g.n_col_blocks = (g.y.W + g.cols - 1) // g.cols
+    # At least four blocks of a call of any size: threads share blocks.
+    limit = max(1, min(most, max(2 * NR, n_rows * g.y.W // 4)) // g.cols)
+    g.rows = 1
+    for rows in range(1, min(limit, n_rows) + 1):
+        pixels = rows * g.cols
+        score = <double> pixels / ((pixels + lanes - 1) // lanes * lanes)
+        score -= 0.05 * <double> (g.span_h - g.row_step) / (rows * g.row_step)
+        if score >= best:
+            best, g.rows = score, rows
+    g.n_row_blocks = (n_rows + g.rows - 1) // g.rows
+
+
+cdef void choose_chunks(Gather *g) noexcept nogil:
+    """Cut the reduction into chunks of at most KC, of equal size, whole channels first."""
+    cdef Py_ssize_t C = g.x.C, T = max(g.taps.n, 1), n, room
+    g.n_tap_chunks = (T + KC - 1) // KC
+    g.chunk_taps = (T + g.n_tap_chunks - 1) // g.n_tap_chunks
+    n = max(KC // T, 1)
+    if not g.direct:
+        room = MAX_SLAB_BYTES // (g.channel_stride * g.kernels.itemsize)
+        n = min(n, max(room, 1))
+    g.n_channel_chunks = (C + n - 1) // n
+    g.chunk_channels = (C + g.n_channel_chunks - 1) // g.n_channel_chunks
+
+
+cdef Chunk get_chunk(const Gather *g, Py_ssize_t index) noexcept nogil:
+    cdef Chunk chunk
+    chunk.c = index // g.n_tap_chunks * g.chunk_channels
+    chunk.t = index % g.n_tap_chunks * g.chunk_taps
+    chunk.n_channels = min(g.chunk_channels, g.x.C - chunk.c)
+    chunk.n_taps = min(g.chunk_taps, g.taps.n - chunk.t)
+    chunk.k = chunk.c * g.taps.n + chunk.t
+    chunk.depth = chunk.n_channels * chunk.n_taps
+    return chunk
+
+
+cdef void place_taps(Gather *g, Py_ssize_t *tap) noexcept nogil:
+    cdef Py_ssize_t t, u
+    for t in range(g.taps.n):
+        if g.direct:
+            tap[t] = g.taps.dh[t] * g.x.sh + g.taps.dw[t]
+        else:
+            u = g.taps.dw[t] - g.dw_min
+            tap[t] = (
+                (g.taps.dh[t] - g.dh_min) * g.row_pitch
+                + u % g.step_w * g.n_cols
+                + u // g.step_w
+            )
+    g.tap = tap
+
+
+cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil:
+    cdef Py_ssize_t index_bytes = (
+        (g.max_slab_rows + 2 * g.rows) * sizeof(Py_ssize_t)
+        + (g.rows + 2) * sizeof(cn_segment_t)
+    )
+    cdef Py_ssize_t slab_bytes = 0
+    if not g.direct:
+        # A vector may be read from the last pixel.
+        slab_bytes = (
+            g.chunk_channels * g.channel_stride + g.kernels.lanes
+        ) * g.kernels.itemsize
+    return (index_bytes + 63) // 64 * 64 + (slab_bytes + 63) // 64 * 64
+
+
+cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogil:
+    cdef Py_ssize_t n_rows = g.max_slab_rows + 2 * g.rows
+    block.slab_row = <Py_ssize_t *> memory
+    block.row_in = block.slab_row + g.max_slab_rows
+    block.row_out = block.row_in + g.rows
+    block.segment = <cn_segment_t *> (block.row_out + g.rows)
+    block.slab = memory + (
+        n_rows * sizeof(Py_ssize_t) + (g.rows + 2) * sizeof(cn_segment_t) + 63
+    ) // 64 * 64
+
+
+cdef void open_block(const Gather *g, Block *block, Py_ssize_t index) noexcept nogil:
+    cdef Py_ssize_t r, n, i, d, ih, at
+    block.first_row = index // g.n_col_blocks * g.rows
+    block.first_col = index % g.n_col_blocks * g.cols
+    block.n_rows = min(g.rows, g.y.N * g.y.H - block.first_row)
+    block.n_cols = min(g.cols, g.y.W - block.first_col)
+    block.n_slab_rows = 0
+    for r in range(block.n_rows):
+        n = (block.first_row + r) // g.y.H
+        i = (block.first_row + r) % g.y.H
+        block.row_out[r] = n * g.y.sn + i * g.y.sh + block.first_col * g.y.sw
+        if g.direct:
+            block.row_in[r] = n * g.x.sn + i * g.step_h * g.x.sh + block.first_col
+            continue
+        # The rows that this output row reads begin here; those it shares with the row
+        # before (of the same image) are there already.
+        at = block.n_slab_rows
+        if r > 0 and i > 0:
+            at -= g.span_h - g.row_step
+        block.row_in[r] = at * g.row_pitch
+        for d in range(block.n_slab_rows - at, g.span_h):
+            ih = i * g.step_h + g.dh_min + d
+            block.slab_row[at + d] = (
+                n * g.x.sn + ih * g.x.sh if 0 <= ih < g.x.H else CN_NO_ROW
+            )
+        block.n_slab_rows = at + g.span_h
+
+
+cdef const char *load_channels(
+    const Gather *g, const Block *block, const char *x, Py_ssize_t c, Py_ssize_t n
+) noexcept nogil:
+    cdef cn_slab_t slab
+    cdef const char *first = x + c * g.x.sc * g.kernels.itemsize
+    if g.direct:
+        return first
+    slab.n_channels, slab.channel_stride = n, g.channel_stride
+    slab.x_channel_stride, slab.x_col_stride = g.x.sc, g.x.sw
+    slab.n_rows, slab.row = block.n_slab_rows, block.slab_row
+    slab.first_col, slab.IW = block.first_col * g.step_w + g.dw_min, g.x.W
+    slab.step, slab.n_phases, slab.n_cols = g.step_w, g.n_phases, g.n_cols
+    g.kernels.fill_slab(block.slab, first, &slab)
+    return block.slab
+
+
+cdef void cut_panel(
+    const Gather *g, const Block *block, Py_ssize_t first, Py_ssize_t n, cn_panel_t *panel
+) noexcept nogil:
+    """Cut pixels [first, first + n) of a block into runs; join runs that continue."""
+    cdef Py_ssize_t r = first // block.n_cols, col = first % block.n_cols
+    cdef Py_ssize_t left = n, length, in_, out
+    cdef cn_segment_t *last = block.segment - 1
+    cdef bint follows
+    panel.joined = True
+    while left > 0:
+        length = min(left, block.n_cols - col)
+        in_ = block.row_in[r] + col
+        out = block.row_out[r] + col * g.y.sw
+        follows = left == n or last.out + last.len * g.y.sw == out
+        panel.joined = panel.joined and follows
+        if left < n and follows and last.in_ + last.len == in_:
+            last.len += length
+        else:
+            last += 1
+            last.len, last.in_, last.out = length, in_, out
+        left -= length
+        r, col = r + 1, 0
+    panel.segment = block.segment
+    panel.n_segments = last - block.segment + 1
+    panel.n_pixels = n
+    panel.readable = not g.direct
+
+
+cdef dict outline(const Gather *g, Py_ssize_t n_tasks, Py_ssize_t scratch_bytes):
+    return {
+        "tasks": n_tasks,
+        "scratch_bytes": scratch_bytes,
+        "block": (g.rows, g.cols),
+        "blocks": g.n_row_blocks * g.n_col_blocks,
+        "chunk": g.chunk_channels * min(g.chunk_taps, g.taps.n),
+        "chunks": g.n_channel_chunks * g.n_tap_chunks,
+        "in_place": bool(g.direct),
+    }

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: MIT
+"""Dense convolution, forward and input gradient: one blocked product for both.
+
+The input gradient of a convolution with stride (SH, SW) is SH * SW products, one for
+each phase of the input pixels: pixels (SH*i + a, SW*j + b) meet only the taps that fall
+on the output grid, with unit steps. No zero-stuffed array, no scatter.
+"""
+
+cimport numpy as cnp
+
+import numpy as np
+
+from convnet._blocks cimport (
+    Block, Chunk, Gather, Image, block_bytes, cut_panel, describe_array, get_chunk,
+    load_channels, open_block, outline, place_block, plan_gather,
+)
+from convnet._kernels cimport (
+    active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t, cn_tile_t,
+    give_back, run_tasks, take_scratch,
+)
+
+cnp.import_array()
+
+
+# y[n, r, i, j] (+)= bias[r] + the gather-product, for every group.
+cdef struct Product:
+    Gather pixels
+    const char *weight              # group 0, row 0, channel 0; tap offsets in pixels.taps
+    Py_ssize_t G, R                 # groups; rows (output channels) of a group
+    Py_ssize_t row_stride, channel_stride, group_stride
+    const char *bias                # (G * R,) or NULL
+    bint accumulate                 # y holds values to add to
+    # Rows are packed in panels of MR; tasks take `task_panels` of them.
+    Py_ssize_t n_panels, task_panels, n_row_tasks
+    char *packed
+    char *workspaces
+    Py_ssize_t workspace_bytes
+
+
+def forward(
+    cnp.ndarray x,
+    cnp.ndarray weight,
+    bias,
+    cnp.ndarray y,
+    stride,
+    padding,
+    dilation,
+    Py_ssize_t groups,
+    int num_threads,
+    list plans=None,
+):
+    """Write the convolution of `x` with `weight`, plus `bias`, to `y`.
+
+    With a list as `plans`, nothing is computed: what would be is appended to it.
+    """
+    cdef Product p
+    cdef cnp.ndarray bias_array
+    cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3]
+    cdef Py_ssize_t DH = dilation[0], DW = dilation[1]
+    cdef Py_ssize_t PT = padding[0], PL = padding[1], t
+    describe(&p, x, weight, y, groups)
+    p.R, p.pixels.x.C = weight.shape[0] // groups, weight.shape[1]
+    p.row_stride, p.channel_stride = weight.shape[1] * KH * KW, KH * KW
+    p.pixels.step_h, p.pixels.step_w = stride[0], stride[1]
+    if bias is not None:
+        bias_array = np.ascontiguousarray(bias)
+        if bias_array.ndim == 1:
+            p.bias = <const char *> cnp.PyArray_DATA(bias_array)
+        else:
+            y[...] = bias_array
+            p.accumulate = True
+    cdef Py_ssize_t *memory = <Py_ssize_t *> take_scratch(
+        4 * KH * KW * sizeof(Py_ssize_t)
+    )
+    try:
+        place_tap_arrays(&p, memory, KH * KW)
+        for t in range(KH * KW):
+            add_tap(&p, t // KW * DH - PT, t % KW * DW - PL, t)
+        run_product(&p, memory + 3 * KH * KW, num_threads, plans)
+    finally:
+        give_back(memory)
+
+
+def grad_input(
+    cnp.ndarray grad_y,
+    cnp.ndarray weight,
+    cnp.ndarray grad_x,
+    stride,
+    padding,
+    dilation,
+    Py_ssize_t groups,
+    int num_threads,
+    list plans=None,
+):
+    """Write the gradient with respect to the input to `grad_x`, phase by phase."""
+    cdef Product p
+    cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3]
+    cdef Py_ssize_t SH = stride[0], SW = stride[1]
+    cdef Py_ssize_t DH = dilation[0], DW = dilation[1]
+    cdef Py_ssize_t PT = padding[0], PL = padding[1]
+    cdef Py_ssize_t phase, a, b, kh, kw
+    describe(&p, grad_y, weight, grad_x, groups)
+    p.R, p.pixels.x.C = weight.shape[1], weight.shape[0] // groups
+    p.row_stride, p.channel_stride = KH * KW, weight.shape[1] * KH * KW
+    p.pixels.step_h, p.pixels.step_w = 1, 1
+    cdef Image whole = p.pixels.y
+    cdef Py_ssize_t *memory = <Py_ssize_t *> take_scratch(
+        4 * KH * KW * sizeof(Py_ssize_t)
+    )
+    try:
+        for phase in range(min(SH, whole.H) * min(SW, whole.W)):
+            a, b = phase // min(SW, whole.W), phase % min(SW, whole.W)
+            p.pixels.y = take_phase(whole, a, b, SH, SW, p.pixels.kernels.itemsize)
+            place_tap_arrays(&p, memory, KH * KW)
+            # Input row SH*i + a is output row oh's tap kh where oh*SH = SH*i + d.
+            for kh in range(KH):
+                if (a + PT - kh * DH) % SH == 0:
+                    for kw in range(KW):
+                        if (b + PL - kw * DW) % SW == 0:
+                            add_tap(
+                                &p,
+                                (a + PT - kh * DH) // SH,
+                                (b + PL - kw * DW) // SW,
+                                kh * KW + kw,
+                            )
+            run_product(&p, memory + 3 * KH * KW, num_threads, plans)
+    finally:
+        give_back(memory)
+
+
+cdef Image take_phase(
+    Image whole, Py_ssize_t a, Py_ssize_t b, Py_ssize_t SH, Py_ssize_t SW, int itemsize
+) noexcept nogil:
+    """Every SH-th row from a and SW-th column from b of an image."""
+    cdef Image image = whole
+    image.data += (a * whole.sh + b * whole.sw) * itemsize
+    image.H, image.W = (whole.H - a + SH - 1) // SH, (whole.W - b + SW - 1) // SW
+    image.sh, image.sw = whole.sh * SH, whole.sw * SW
+    return image
+
+
+cdef void describe(
+    Product *p, cnp.ndarray x, cnp.ndarray weight, cnp.ndarray y, Py_ssize_t groups
+) noexcept:
+    """Fill in what both passes share; `x` is gathered, `y` is written."""
+    p.pixels.kernels = active_kernels(<int> x.itemsize)
+    p.pixels.x, p.pixels.y = describe_array(x), describe_array(y)
+    p.weight = <const char *> cnp.PyArray_DATA(weight)
+    p.G = groups
+    p.group_stride = (
+        weight.shape[0] // groups * weight.shape[1] * weight.shape[2] * weight.shape[3]
+    )
+    p.bias, p.accumulate = NULL, False
+
+
+cdef void place_tap_arrays(Product *p, Py_ssize_t *memory, Py_ssize_t n) noexcept nogil:
+    p.pixels.taps.n = 0
+    p.pixels.taps.dh, p.pixels.taps.dw, p.pixels.taps.w = memory, memory + n, memory + 2 * n
+
+
+cdef void add_tap(Product *p, Py_ssize_t dh, Py_ssize_t dw, Py_ssize_t w) noexcept nogil:
+    cdef Py_ssize_t t = p.pixels.taps.n
+    p.pixels.taps.dh[t], p.pixels.taps.dw[t], p.pixels.taps.w[t] = dh, dw, w
+    p.pixels.taps.n += 1
+
+
+cdef int run_product(
+    Product *p, Py_ssize_t *tap, int num_threads, list plans
+) except -1:
+    cdef Gather *g = &p.pixels
+    plan_gather(g, True, tap)
+    plan_rows(p)
+    cdef Py_ssize_t packed = packed_bytes(p)
+    cdef Py_ssize_t n_tasks = p.G * p.n_row_tasks * g.n_row_blocks * g.n_col_blocks
+    cdef double work = (
+        2.0 * p.G * p.R * g.x.C * g.taps.n * g.y.N * g.y.H * g.y.W
+    )
+    p.workspace_bytes = workspace_bytes(p)
+    num_threads = <int> min(num_threads, n_tasks)
+    if plans is not None:
+        plans.append(outline(g, n_tasks, packed + num_threads * p.workspace_bytes))
+        return 0
+    p.packed = <char *> take_scratch(packed + num_threads * p.workspace_bytes)
+    p.workspaces = p.packed + packed
+    try:
+        run_tasks(
+            pack_task, p, p.G * p.n_panels, num_threads, 16.0 * packed // g.kernels.itemsize
+        )
+        run_tasks(product_task, p, n_tasks, num_threads, work)
+    finally:
+        give_back(p.packed)
+    return 0
+
+
+cdef void plan_rows(Product *p) noexcept nogil:
+    """Let tasks share a block's rows where there are few blocks (from shapes alone)."""
+    cdef Py_ssize_t blocks = p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
+    cdef Py_ssize_t parts = max(1, 8 // blocks)
+    p.n_panels = (p.R + p.pixels.kernels.mr - 1) // p.pixels.kernels.mr
+    p.task_panels = (p.n_panels + parts - 1) // parts
+    p.n_row_tasks = (p.n_panels + p.task_panels - 1) // p.task_panels
+
+
+cdef Py_ssize_t packed_bytes(const Product *p) noexcept nogil:
+    cdef Py_ssize_t n = p.G * p.pixels.x.C * p.pixels.taps.n
+    n *= p.n_panels * p.pixels.kernels.mr * p.pixels.kernels.itemsize
+    return (n + 4095) // 4096 * 4096
+
+
+cdef Py_ssize_t workspace_bytes(const Product *p) noexcept nogil:
+    """Bytes of one thread: its block and one panel of packed pixels, in whole pages."""
+    cdef const cn_kernels_t *kernels = p.pixels.kernels
+    cdef Py_ssize_t depth = p.pixels.chunk_channels * p.pixels.chunk_taps
+    cdef Py_ssize_t panel = (depth * kernels.nr + kernels.lanes) * kernels.itemsize
+    return (block_bytes(&p.pixels) + panel + 4095) // 4096 * 4096
+
+
+cdef inline char *packed_rows(
+    const Product *p, Py_ssize_t group, Py_ssize_t panel, Py_ssize_t k, Py_ssize_t depth
+) noexcept nogil:
+    """Panel of `depth` reduction steps from k on: chunk by chunk, all rows of a chunk."""
+    cdef Py_ssize_t K = p.pixels.x.C * p.pixels.taps.n
+    return p.packed + (
+        ((group * K + k) * p.n_panels + panel * depth)
+        * p.pixels.kernels.mr * p.pixels.kernels.itemsize
+    )
+
+
+cdef void pack_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    """Pack panel i % n_panels of group i // n_panels, all of its chunks."""
+    cdef Product *p = <Product *> ctx
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t group = i // p.n_panels, panel = i % p.n_panels, index
+    cdef Py_ssize_t row = panel * g.kernels.mr
+    cdef const char *weight
+    cdef Chunk chunk
+    cdef cn_depth_t depth
+    for index in range(g.n_channel_chunks * g.n_tap_chunks):
+        chunk = get_chunk(g, index)
+        depth.n_channels, depth.channel_stride = chunk.n_channels, p.channel_stride
+        depth.n_taps, depth.tap = chunk.n_taps, g.taps.w + chunk.t
+        if p.channel_stride == chunk.n_taps == g.taps.n:
+            # All taps of a channel, in order: one run of unit stride.
+            depth.n_channels, depth.channel_stride, depth.n_taps = chunk.depth, 1, 1
+        weight = p.weight + g.kernels.itemsize * (
+            group * p.group_stride + row * p.row_stride + chunk.c * p.channel_stride
+        )
+        g.kernels.pack_rows(
+            packed_rows(p, group, panel, chunk.k, chunk.depth),
+            weight,
+            min(g.kernels.mr, p.R - row),
+            p.row_stride,
+            &depth,
+        )
+
+
+cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    """One block of pixels by some panels of rows, of one group."""
+    cdef Product *p = <Product *> ctx
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t n_blocks = g.n_row_blocks * g.n_col_blocks
+    cdef Py_ssize_t group = i // (n_blocks * p.n_row_tasks), index
+    cdef char *memory = p.workspaces + worker * p.workspace_bytes
+    cdef const char *source = NULL
+    cdef const char *x = g.x.data + group * g.x.C * g.x.sc * g.kernels.itemsize
+    cdef Block block
+    cdef Chunk chunk
+    place_block(g, &block, memory)
+    open_block(g, &block, i // p.n_row_tasks % n_blocks)
+    for index in range(g.n_channel_chunks * g.n_tap_chunks):
+        chunk = get_chunk(g, index)
+        if chunk.t == 0 and chunk.depth > 0:
+            source = load_channels(g, &block, x, chunk.c, chunk.n_channels)
+        multiply_chunk(
+            p, &block, chunk, source, memory + block_bytes(g), group, i % p.n_row_tasks
+        )
+
+
+cdef void multiply_chunk(
+    const Product *p, const Block *block, Chunk chunk, const char *source, char *packed,
+    Py_ssize_t group, Py_ssize_t row_task,
+) noexcept nogil:
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t MR = g.kernels.mr, NR = g.kernels.nr
+    cdef Py_ssize_t itemsize = g.kernels.itemsize
+    cdef Py_ssize_t n_pixels = block.n_rows * block.n_cols, i, panel, row
+    cdef Py_ssize_t first_panel = row_task * p.task_panels
+    cdef cn_depth_t depth
+    cdef cn_panel_t columns
+    cdef cn_tile_t tile
+    depth.n_channels, depth.channel_stride = chunk.n_channels, g.channel_stride
+    depth.n_taps, depth.tap = chunk.n_taps, g.tap + chunk.t
+    tile.depth, tile.b, tile.panel = chunk.depth, packed, &columns
+    tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
+    tile.accumulate = p.accumulate or chunk.k > 0
+    tile.bias = NULL
+    for i in range((n_pixels + NR - 1) // NR):
+        cut_panel(g, block, i * NR, min(NR, n_pixels - i * NR), &columns)
+        g.kernels.pack_pixels(packed, source, &depth, &columns)
+        for panel in range(first_panel, min(first_panel + p.task_panels, p.n_panels)):
+            row = panel * MR
+            tile.n_rows = min(MR, p.R - row)
+            tile.a = packed_rows(p, group, panel, chunk.k, chunk.depth)
+            tile.y = g.y.data + (group * p.R + row) * g.y.sc * itemsize
+            if p.bias != NULL:
+                tile.bias = p.bias + (group * p.R + row) * itemsize
+            g.kernels.gemm_tile(&tile)

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: MIT
+"""Dense convolution, gradient with respect to weights and bias.
+
+    grad_w[r, c, t] = sum over n, i, j of grad_y[n, r, i, j] * x[gathered by c, t, n, i, j]
+
+Pixels are the reduction here. Tasks own tiles of grad_w (rows by chunks of (c, t)) and
+walk over all pixels in order; where that gives too few tasks, the pixels are split into
+parts whose number depends on the shape alone, each with a sum of its own, and the parts
+are added in order. So the bits never depend on the number of threads.
+"""
+
+cimport numpy as cnp
+
+import numpy as np
+
+from convnet._blocks cimport (
+    Block, Chunk, Gather, Image, block_bytes, cut_panel, describe_array, get_chunk,
+    load_channels, open_block, outline, place_block, plan_gather,
+)
+from convnet._kernels cimport (
+    active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t, cn_segment_t,
+    cn_tile_t, give_back, run_tasks, take_scratch,
+)
+
+cnp.import_array()
+
+# Rows of grad_w in a task, in panels of MR: their packed grad_y fills 1/4 of an L2.
+cdef Py_ssize_t TASK_PANELS = 16
+# Fewer tasks than this, and the pixels are split into parts.
+cdef Py_ssize_t ENOUGH_TASKS = 8
+
+
+cdef struct WeightGradient:
+    Gather pixels                   # x gathered at the pixels of grad_y
+    Image grad_y
+    Py_ssize_t G, R, K              # groups; rows of a group; columns: channels * taps
+    Py_ssize_t n_panels, task_panels, n_row_tasks, n_chunks
+    Py_ssize_t n_blocks, n_parts
+    char *sums                      # (n_parts, G * R, K)
+    char *workspaces
+    Py_ssize_t workspace_bytes
+
+
+def grad_weight(
+    cnp.ndarray grad_y,
+    cnp.ndarray x,
+    cnp.ndarray grad_w,
+    stride,
+    padding,
+    dilation,
+    Py_ssize_t groups,
+    int num_threads,
+    list plans=None,
+):
+    """Write the gradient with respect to the weights to `grad_w`.
+
+    With a list as `plans`, nothing is computed: what would be is appended to it.
+    """
+    cdef WeightGradient p
+    cdef Gather *g = &p.pixels
+    cdef Py_ssize_t KH = grad_w.shape[2], KW = grad_w.shape[3], T = KH * KW, t
+    cdef Py_ssize_t DH = dilation[0], DW = dilation[1]
+    cdef Py_ssize_t PT = padding[0], PL = padding[1]
+    g.kernels = active_kernels(<int> x.itemsize)
+    g.x, p.grad_y = describe_array(x), describe_array(grad_y)
+    # Segments carry offsets into grad_y: the product's "output pixels" are its pixels.
+    g.y = p.grad_y
+    g.step_h, g.step_w = stride[0], stride[1]
+    p.G, p.R, p.K = groups, grad_w.shape[0] // groups, grad_w.shape[1] * T
+    g.x.C = grad_w.shape[1]
+    cdef Py_ssize_t *memory = <Py_ssize_t *> take_scratch(4 * T * sizeof(Py_ssize_t))
+    try:
+        g.taps.dh, g.taps.dw, g.taps.w = memory, memory + T, memory + 2 * T
+        g.taps.n = T
+        for t in range(T):
+            g.taps.dh[t], g.taps.dw[t] = t // KW * DH - PT, t % KW * DW - PL
+        plan_gather(g, False, memory + 3 * T)
+        run_weight_gradient(&p, <char *> cnp.PyArray_DATA(grad_w), num_threads, plans)
+    finally:
+        give_back(memory)
+
+
+cdef int run_weight_gradient(
+    WeightGradient *p, char *grad_w, int num_threads, list plans
+) except -1:
+    cdef Gather *g = &p.pixels
+    cdef Py_ssize_t n_elements = p.G * p.R * p.K, tasks, sums_bytes = 0
+    cdef double work = 2.0 * n_elements * g.y.N * g.y.H * g.y.W
+    cdef char *scratch
+    plan_tasks(p)
+    tasks = p.n_parts * p.G * p.n_chunks * p.n_row_tasks
+    num_threads = <int> min(num_threads, tasks)
+    p.workspace_bytes = workspace_bytes(p)
+    if p.n_parts > 1:
+        sums_bytes = (p.n_parts * n_elements * g.kernels.itemsize + 4095) // 4096 * 4096
+    if plans is not None:
+        plans.append(outline(g, tasks, sums_bytes + num_threads * p.workspace_bytes))
+        return 0
+    scratch = <char *> take_scratch(sums_bytes + num_threads * p.workspace_bytes)
+    p.sums = scratch if p.n_parts > 1 else grad_w
+    p.workspaces = scratch + sums_bytes
+    try:
+        run_tasks(weight_task, p, tasks, num_threads, work)
+        if p.n_parts > 1:
+            add_parts(p, grad_w)
+    finally:
+        give_back(scratch)
+    return 0
+
+
+cdef void plan_tasks(WeightGradient *p) noexcept nogil:
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t tasks
+    p.n_panels = (p.R + g.kernels.mr - 1) // g.kernels.mr
+    p.task_panels = min(p.n_panels, TASK_PANELS)
+    p.n_row_tasks = (p.n_panels + p.task_panels - 1) // p.task_panels
+    p.n_chunks = g.n_channel_chunks * g.n_tap_chunks
+    p.n_blocks = g.n_row_blocks * g.n_col_blocks
+    tasks = p.G * p.n_chunks * p.n_row_tasks
+    p.n_parts = min(p.n_blocks, (ENOUGH_TASKS + tasks - 1) // tasks)
+
+
+cdef Py_ssize_t pixels_bytes(const WeightGradient *p) noexcept nogil:
+    """Bytes of a block's gathered pixels: one panel of columns, and spill space."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t n = (g.rows * g.cols + g.kernels.lanes) * g.kernels.nr
+    return (n * g.kernels.itemsize + 63) // 64 * 64
+
+
+cdef Py_ssize_t workspace_bytes(const WeightGradient *p) noexcept nogil:
+    """Bytes of one thread: block, gathered pixels, packed grad_y, column offsets."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t rows = p.task_panels * g.kernels.mr * g.rows * g.cols
+    cdef Py_ssize_t offsets = g.kernels.nr * sizeof(Py_ssize_t)
+    return (
+        block_bytes(g) + pixels_bytes(p) + offsets + rows * g.kernels.itemsize + 4095
+    ) // 4096 * 4096
+
+
+cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    """One part of the pixels, for one chunk of columns and some panels of rows."""
+    cdef WeightGradient *p = <WeightGradient *> ctx
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t row_task = i % p.n_row_tasks, rest = i // p.n_row_tasks
+    cdef Py_ssize_t group = rest // p.n_chunks % p.G, part = rest // p.n_chunks // p.G
+    cdef Chunk chunk = get_chunk(g, rest % p.n_chunks)
+    cdef Py_ssize_t first = part * p.n_blocks // p.n_parts, index
+    cdef char *memory = p.workspaces + worker * p.workspace_bytes
+    cdef const char *x = g.x.data + group * g.x.C * g.x.sc * g.kernels.itemsize
+    cdef const char *source
+    cdef cn_panel_t pixels
+    cdef Block block
+    place_block(g, &block, memory)
+    memory += block_bytes(g)
+    for index in range(first, (part + 1) * p.n_blocks // p.n_parts):
+        open_block(g, &block, index)
+        source = load_channels(g, &block, x, chunk.c, chunk.n_channels)
+        cut_panel(g, &block, 0, block.n_rows * block.n_cols, &pixels)
+        multiply_block(
+            p, chunk, source, &pixels, memory, group, row_task, part, index > first
+        )
+
+
+cdef void multiply_block(
+    const WeightGradient *p, Chunk chunk, const char *source, const cn_panel_t *pixels,
+    char *memory, Py_ssize_t group, Py_ssize_t row_task, Py_ssize_t part, bint accumulate,
+) noexcept nogil:
+    """Add one block's products to the part's sums: all columns by all rows of a task."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t MR = g.kernels.mr, NR = g.kernels.nr, itemsize = g.kernels.itemsize
+    cdef Py_ssize_t *offset = <Py_ssize_t *> memory
+    cdef char *gathered = memory + NR * sizeof(Py_ssize_t)
+    cdef char *packed = gathered + pixels_bytes(p)
+    cdef Py_ssize_t first_row = row_task * p.task_panels * MR
+    cdef Py_ssize_t end_row = min(first_row + p.task_panels * MR, p.R)
+    cdef Py_ssize_t i, n, panel, row
+    cdef cn_segment_t run
+    cdef cn_panel_t columns
+    cdef cn_tile_t tile
+    pack_grad_rows(p, pixels, packed, group, first_row, end_row)
+    columns.segment, columns.n_segments, columns.joined = &run, 1, True
+    run.in_ = 0
+    tile.depth, tile.b, tile.bias, tile.panel = pixels.n_pixels, gathered, NULL, &columns
+    tile.row_stride, tile.col_stride, tile.accumulate = p.K, 1, accumulate
+    for i in range((chunk.depth + NR - 1) // NR):
+        n = min(NR, chunk.depth - i * NR)
+        place_columns(g, chunk, i * NR, n, offset)
+        g.kernels.pack_taps(gathered, source, offset, n, pixels)
+        columns.n_pixels = run.len = n
+        run.out = chunk.k + i * NR
+        for panel in range((end_row - first_row + MR - 1) // MR):
+            row = first_row + panel * MR
+            tile.n_rows = min(MR, end_row - row)
+            tile.a = packed + panel * MR * pixels.n_pixels * itemsize
+            tile.y = p.sums + ((part * p.G + group) * p.R + row) * p.K * itemsize
+            g.kernels.gemm_tile(&tile)
+
+
+cdef void place_columns(
+    const Gather *g, Chunk chunk, Py_ssize_t k, Py_ssize_t n, Py_ssize_t *offset
+) noexcept nogil:
+    """Slab offsets of columns [k, k + n) of a chunk."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        offset[i] = (
+            (k + i) // chunk.n_taps * g.channel_stride
+            + g.tap[chunk.t + (k + i) % chunk.n_taps]
+        )
+
+
+cdef void pack_grad_rows(
+    const WeightGradient *p, const cn_panel_t *pixels, char *packed, Py_ssize_t group,
+    Py_ssize_t first_row, Py_ssize_t end_row,
+) noexcept nogil:
+    """Pack grad_y of some rows (output channels) at a block's pixels, MR rows a panel."""
+    cdef const cn_kernels_t *kernels = p.pixels.kernels
+    cdef Py_ssize_t MR = kernels.mr, itemsize = kernels.itemsize, no_offset = 0
+    cdef Py_ssize_t panel, row, s
+    cdef const char *grad_y
+    cdef cn_depth_t run
+    run.channel_stride, run.n_taps, run.tap = p.grad_y.sw, 1, &no_offset
+    for panel in range((end_row - first_row + MR - 1) // MR):
+        row = first_row + panel * MR
+        grad_y = p.grad_y.data + (group * p.R + row) * p.grad_y.sc * itemsize
+        for s in range(pixels.n_segments):
+            run.n_channels = pixels.segment[s].len
+            kernels.pack_rows(
+                packed,
+                grad_y + pixels.segment[s].out * itemsize,
+                min(MR, end_row - row),
+                p.grad_y.sc,
+                &run,
+            )
+            packed += run.n_channels * MR * itemsize
+
+
+cdef void add_parts(const WeightGradient *p, char *grad_w) noexcept nogil:
+    """grad_w = the parts' sums, added in order."""
+    cdef Py_ssize_t part, n = p.G * p.R * p.K
+    cdef cn_plane_t plane
+    plane.n_rows, plane.n_cols, plane.row_stride, plane.col_stride = 1, n, 0, 1
+    for part in range(p.n_parts):
+        p.pixels.kernels.add_plane(
+            grad_w, &plane, p.sums + part * n * p.pixels.kernels.itemsize, &plane, part > 0
+        )
+
+
+cdef struct BiasGradient:
+    const cn_kernels_t *kernels
+    Image grad_y
+    char *grad_b
+    bint untied
+    Py_ssize_t sc, sh, sw           # strides of grad_b
+
+
+def grad_bias(cnp.ndarray grad_y, cnp.ndarray grad_b, int num_threads):
+    """Write the gradient with respect to the bias to `grad_b`: (OC,) or (OC, OH, OW)."""
+    cdef BiasGradient p
+    cdef Py_ssize_t itemsize = grad_y.itemsize
+    p.kernels, p.grad_y = active_kernels(<int> itemsize), describe_array(grad_y)
+    p.grad_b, p.untied = <char *> cnp.PyArray_DATA(grad_b), grad_b.ndim == 3
+    p.sc = grad_b.strides[0] // itemsize
+    if p.untied:
+        p.sh, p.sw = grad_b.strides[1] // itemsize, grad_b.strides[2] // itemsize
+    run_tasks(bias_task, &p, p.grad_y.C, num_threads, 1.0 * cnp.PyArray_SIZE(grad_y))
+
+
+cdef void bias_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    """Sum one channel over the batch, and over its pixels unless untied."""
+    cdef BiasGradient *p = <BiasGradient *> ctx
+    cdef Py_ssize_t itemsize = p.kernels.itemsize, n
+    cdef char *grad_b = p.grad_b + i * p.sc * itemsize
+    cdef const char *grad_y = p.grad_y.data + i * p.grad_y.sc * itemsize
+    cdef cn_plane_t pixels, biases
+    cdef double total = 0
+    pixels.n_rows, pixels.n_cols = p.grad_y.H, p.grad_y.W
+    pixels.row_stride, pixels.col_stride = p.grad_y.sh, p.grad_y.sw
+    biases = pixels
+    if p.untied:
+        biases.row_stride, biases.col_stride = p.sh, p.sw
+    for n in range(p.grad_y.N):
+        if p.untied:
+            p.kernels.add_plane(grad_b, &biases, grad_y, &pixels, n > 0)
+        else:
+            total += p.kernels.sum_plane(grad_y, &pixels)
+        grad_y += p.grad_y.sn * itemsize
+    if not p.untied:
+        if itemsize == 4:
+            (<float *> grad_b)[0] = <float> total
+        else:
+            (<double *> grad_b)[0] = total

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+#
+# What the drivers see of the compiled C: the table, tasks and scratch memory.
+# `_kernels` is the one extension that links the C objects; drivers cimport from it.
+
+from libc.stdint cimport int64_t
+
+cdef extern from "convnet.h" nogil:
+    const Py_ssize_t CN_NO_ROW
+
+    ctypedef struct cn_depth_t:
+        Py_ssize_t n_channels, channel_stride, n_taps
+        const Py_ssize_t *tap
+
+    ctypedef struct cn_segment_t:
+        Py_ssize_t len
+        Py_ssize_t in_ "in"
+        Py_ssize_t out
+
+    ctypedef struct cn_panel_t:
+        const cn_segment_t *segment
+        Py_ssize_t n_segments, n_pixels
+        int readable, joined
+
+    ctypedef struct cn_slab_t:
+        Py_ssize_t n_channels, x_channel_stride, channel_stride
+        Py_ssize_t n_rows
+        const Py_ssize_t *row
+        Py_ssize_t first_col, IW, x_col_stride
+        Py_ssize_t step, n_phases, n_cols
+
+    ctypedef struct cn_tile_t:
+        Py_ssize_t depth
+        const void *a
+        const void *b
+        const void *bias
+        void *y
+        Py_ssize_t n_rows, row_stride, col_stride
+        const cn_panel_t *panel
+        int accumulate
+
+    ctypedef struct cn_pool_t:
+        Py_ssize_t IH, IW, x_row_stride, x_col_stride
+        Py_ssize_t OH, OW, y_row_stride, y_col_stride
+        Py_ssize_t index_row_stride, index_col_stride
+        Py_ssize_t KH, KW, SH, SW, PT, PL, PB, PR, DH, DW
+        Py_ssize_t divisor
+        int count_include_pad
+
+    ctypedef struct cn_plane_t:
+        Py_ssize_t n_rows, n_cols, row_stride, col_stride
+
+    ctypedef struct cn_kernels_t:
+        const char *isa
+        int itemsize, lanes, mr, nr
+        void (*fill_slab)(void *, const void *, const cn_slab_t *) noexcept nogil
+        void (*pack_rows)(
+            void *, const void *, Py_ssize_t, Py_ssize_t, const cn_depth_t *
+        ) noexcept nogil
+        void (*pack_pixels)(
+            void *, const void *, const cn_depth_t *, const cn_panel_t *
+        ) noexcept nogil
+        void (*pack_taps)(
+            void *, const void *, const Py_ssize_t *, Py_ssize_t, const cn_panel_t *
+        ) noexcept nogil
+        void (*gemm_tile)(const cn_tile_t *) noexcept nogil
+        double (*fma_chain)(Py_ssize_t) noexcept nogil
+        double (*sum_plane)(const void *, const cn_plane_t *) noexcept nogil
+        void (*add_plane)(
+            void *, const cn_plane_t *, const void *, const cn_plane_t *, int
+        ) noexcept nogil
+        void (*max_pool)(void *, int64_t *, const void *, const cn_pool_t *) noexcept nogil
+        int (*check_indices)(const int64_t *, const cn_pool_t *) noexcept nogil
+        void (*max_pool_grad)(
+            void *, const void *, const int64_t *, const cn_pool_t *
+        ) noexcept nogil
+        void (*avg_pool)(void *, const void *, const cn_pool_t *) noexcept nogil
+        void (*avg_pool_grad)(void *, const void *, const cn_pool_t *) noexcept nogil
+
+    ctypedef void (*cn_task_t)(void *, Py_ssize_t, int) noexcept nogil
+
+    int cn_isa_count()
+    const char *cn_isa_name(int level)
+    int cn_isa_supported(int level)
+    const cn_kernels_t *cn_kernels(int level, int itemsize)
+    void cn_parallel_for(cn_task_t task, void *ctx, Py_ssize_t n, int n_threads)
+
+# The kernels in use for an item size of 4 (float32) or 8 (float64).
+cdef const cn_kernels_t *active_kernels(int itemsize) noexcept nogil
+
+# Run n tasks that cost `work` floating-point operations together; small work stays on
+# the calling thread.  Takes and gives back the GIL's absence; KeyboardInterrupt and
+# whatever else a signal handler raises ends the call between two slices of tasks.
+cdef int run_tasks(
+    cn_task_t task, void *ctx, Py_ssize_t n, int n_threads, double work
+) except -1
+
+# Aligned memory for one call; MemoryError with the number of bytes when there is none.
+cdef void *take_scratch(Py_ssize_t n_bytes) except NULL
+cdef void give_back(void *scratch) noexcept nogil

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""Owner of the compiled C: which kernels run, tasks on the thread pool, scratch memory."""
+
+from libc.stdlib cimport free
+from posix.stdlib cimport posix_memalign
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
+
+from cpython.exc cimport PyErr_CheckSignals
+
+import os
+
+cdef extern from *:
+    """
+    #if defined(__clang__)
+    #define CN_COMPILER "Clang " __clang_version__
+    #else
+    #define CN_COMPILER "GCC " __VERSION__
+    #endif
+    """
+    const char *CN_COMPILER
+
+# Below this many operations waking a worker costs more than it brings: 30 microseconds
+# at the 130 operations per nanosecond of two mid-sized cores.
+cdef double SERIAL_WORK = 4e6
+# Work between two looks at pending signals: about 50 ms on one thread.
+cdef double SLICE_WORK = 1e9
+
+cdef int active_level = 0
+
+
+cdef const cn_kernels_t *active_kernels(int itemsize) noexcept nogil:
+    return cn_kernels(active_level, itemsize)
+
+
+cdef int run_tasks(
+    cn_task_t task, void *ctx, Py_ssize_t n, int n_threads, double work
+) except -1:
+    cdef Slice part
+    cdef Py_ssize_t n_slices = 1 + <Py_ssize_t> min(work / SLICE_WORK, 1e9)
+    cdef Py_ssize_t per_slice = max((n + n_slices - 1) // n_slices, 4 * n_threads)
+    if work < SERIAL_WORK:
+        n_threads = 1
+    part.task, part.ctx, part.first = task, ctx, 0
+    while part.first < n:
+        with nogil:
+            cn_parallel_for(
+                slice_task, &part, min(per_slice, n - part.first), n_threads
+            )
+        part.first += per_slice
+        PyErr_CheckSignals()
+    return 0
+
+
+cdef struct Slice:
+    cn_task_t task
+    void *ctx
+    Py_ssize_t first
+
+
+cdef void slice_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    cdef Slice *part = <Slice *> ctx
+    part.task(part.ctx, part.first + i, worker)
+
+
+cdef void *take_scratch(Py_ssize_t n_bytes) except NULL:
+    cdef void *scratch = NULL
+    # 4 KB: no two threads' parts share a page, let alone a cache line.
+    if posix_memalign(&scratch, 4096, max(n_bytes, 1)) != 0:
+        raise MemoryError(f"no memory for {n_bytes} bytes of scratch")
+    return scratch
+
+
+cdef void give_back(void *scratch) noexcept nogil:
+    free(scratch)
+
+
+def available_isas():
+    """Return the names of the ISA levels that this machine runs, the fastest last."""
+    return tuple(
+        cn_isa_name(level).decode()
+        for level in range(cn_isa_count())
+        if cn_isa_supported(level)
+    )
+
+
+def get_isa():
+    """Return the name of the ISA level whose kernels are in use."""
+    return cn_isa_name(active_level).decode()
+
+
+def set_isa(name):
+    """Use the kernels of one ISA level, for the whole process.
+
+    Parameters
+    ----------
+    name : {"scalar", "avx2", "avx512", "auto"}
+        ``"auto"`` is the fastest level that the machine has. ``"scalar"`` is portable
+        C, compiled for the oldest CPU of the platform.
+
+    Raises
+    ------
+    ValueError
+        If there is no such level, or this machine cannot run it.
+    """
+    global active_level
+    available = available_isas()
+    if name == "auto":
+        name = available[len(available) - 1]
+    if name not in available:
+        raise ValueError(
+            f"ISA level {name!r} is not one of this machine's: {', '.join(available)}"
+        )
+    for level in range(cn_isa_count()):
+        if cn_isa_name(level).decode() == name:
+            active_level = level
+
+
+def compiler():
+    """Return the name and version of the compiler that built the kernels."""
+    return CN_COMPILER.decode()
+
+
+def tile_shape(itemsize):
+    """Return (rows, columns, lanes) of the register tile for an item size in bytes."""
+    kernels = active_kernels(itemsize)
+    return kernels.mr, kernels.nr, kernels.lanes
+
+
+def fma_peak(double seconds=0.05, int itemsize=4):
+    """Measure this thread's peak rate of fused multiply-adds.
+
+    Parameters
+    ----------
+    seconds : float
+        How long to measure; the fastest of many short runs counts.
+    itemsize : {4, 8}
+        Bytes of an element: float32 or float64.
+
+    Returns
+    -------
+    float
+        GFLOP/s of one thread with the ISA level in use.
+    """
+    cdef const cn_kernels_t *kernels = active_kernels(itemsize)
+    cdef Py_ssize_t n_steps = 20000
+    cdef double flops = 2.0 * kernels.mr * kernels.nr * n_steps
+    cdef double end = now() + seconds, start, best = 1e30
+    with nogil:
+        while True:
+            start = now()
+            kernels.fma_chain(n_steps)
+            best = min(best, now() - start)
+            if now() > end:
+                break
+    return flops / best / 1e9
+
+
+cdef double now() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_MONOTONIC, &t)
+    return <double> t.tv_sec + 1e-9 * <double> t.tv_nsec
+
+
+set_isa(os.environ.get("CONVNET_ISA", "auto"))

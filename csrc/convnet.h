@@ -1,0 +1,105 @@
+/* The only header that Cython sees: the kernel table, ISA selection and the thread pool.
+ *
+ * A kernel knows arithmetic and strides; it knows nothing of Python, threads or memory
+ * allocation.  One row of the table holds every kernel for one ISA and one element
+ * type; data travel as `void *`, so that a driver written once serves every row.
+ * Unless a name ends in `_bytes`, strides and offsets count elements.
+ *
+ * SPDX-License-Identifier: MIT */
+#ifndef CONVNET_H
+#define CONVNET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The reduction index k = (c, t) of a product: n_channels channels of n_taps taps.
+ * Element k lies at c * channel_stride + tap[t] from the start of the operand. */
+typedef struct {
+    ptrdiff_t n_channels, channel_stride;
+    ptrdiff_t n_taps;
+    const ptrdiff_t *tap;
+} cn_depth_t;
+
+/* A run of neighbouring output pixels: `len` pixels that start at offset `in` of the
+ * gathered operand (unit stride) and at offset `out` of the result. */
+typedef struct {
+    ptrdiff_t len, in, out;
+} cn_segment_t;
+
+/* Up to NR output pixels, cut into segments; together they fill one GEMM panel.
+ * `readable` says that a whole vector may be read from any pixel of the operand;
+ * `joined` that every segment's `out` continues the one before, at any column stride. */
+typedef struct {
+    const cn_segment_t *segment;
+    ptrdiff_t n_segments;
+    ptrdiff_t n_pixels;
+    int readable, joined;
+} cn_panel_t;
+
+#define CN_NO_ROW PTRDIFF_MIN
+
+/* A zero-padded, planar copy of some rows of some channels:
+ *   slab[c, r, f, j] = x[c * x_channel_stride + row[r] + iw * x_col_stride]
+ * with iw = first_col + j * step + f; zero where row[r] is CN_NO_ROW or iw is outside
+ * [0, IW).  (Row offsets of arrays with negative strides may be negative.)
+ * Splitting the columns into phases f gives strided convolutions unit-stride reads. */
+typedef struct {
+    ptrdiff_t n_channels, x_channel_stride, channel_stride;
+    ptrdiff_t n_rows;
+    const ptrdiff_t *row;
+    ptrdiff_t first_col, IW, x_col_stride;
+    ptrdiff_t step, n_phases, n_cols;
+} cn_slab_t;
+
+/* One register tile: y[r, p] (+)= bias[r] + sum over k of a[k, r] * b[k, p]. */
+typedef struct {
+    ptrdiff_t depth;           /* length of the reduction */
+    const void *a;             /* (depth, MR), packed rows */
+    const void *b;             /* (depth, width), packed columns; width in whole vectors */
+    const void *bias;          /* (n_rows,) or NULL; ignored when accumulating */
+    void *y;                   /* row r, segment s, pixel j at
+                                  r * row_stride + out_s + j * col_stride */
+    ptrdiff_t n_rows, row_stride, col_stride;
+    const cn_panel_t *panel;   /* where the columns go; its `in` and `readable` are not used */
+    int accumulate;
+} cn_tile_t;
+
+/* One channel plane of a pooling call; strides in elements. */
+typedef struct {
+    ptrdiff_t IH, IW, x_row_stride, x_col_stride;
+    ptrdiff_t OH, OW, y_row_stride, y_col_stride;
+    ptrdiff_t index_row_stride, index_col_stride;
+    ptrdiff_t KH, KW, SH, SW, PT, PL, PB, PR, DH, DW;
+    ptrdiff_t divisor;         /* averages: 0 = count the window's elements */
+    int count_include_pad;
+} cn_pool_t;
+
+/* A plane of any strides, for element-wise work and sums. */
+typedef struct {
+    ptrdiff_t n_rows, n_cols, row_stride, col_stride;
+} cn_plane_t;
+
+typedef struct {
+    const char *isa;
+    int itemsize, lanes, mr, nr;
+#define CN_OP(result, name, args) result(*name) args;
+#include "cn_ops.inc"
+#undef CN_OP
+} cn_kernels_t;
+
+/* ISA levels from the most portable to the fastest. */
+int cn_isa_count(void);
+const char *cn_isa_name(int level);
+int cn_isa_supported(int level);
+
+/* The table row of a level for an item size of 4 (float) or 8 (double). */
+const cn_kernels_t *cn_kernels(int level, int itemsize);
+
+/* Run task(ctx, i, worker) for every i in [0, n) on up to n_threads threads, one of
+ * them the caller's.  `worker` is below n_threads and no two tasks that run at the same
+ * time share it: it names their scratch memory.  The order of tasks is not defined.  A
+ * pool that is busy (another thread, or a task of its own) makes the call serial. */
+typedef void (*cn_task_t)(void *ctx, ptrdiff_t i, int worker);
+void cn_parallel_for(cn_task_t task, void *ctx, ptrdiff_t n, int n_threads);
+
+#endif

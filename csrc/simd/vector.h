@@ -1,0 +1,78 @@
+/* The vocabulary of vectors: a dozen verbs over GCC's vector extensions.
+ *
+ * A stub defines CN_T (float or double), CN_VECTOR_BYTES and CN_MR before it includes
+ * this file.  Plain C operators (+ - * on cn_vec, also with a scalar) are verbs too:
+ * `acc + a * b` becomes one fused multiply-add where the ISA has it
+ * (-ffp-contract=fast).  No intrinsics, so one text serves every ISA.
+ *
+ * SPDX-License-Identifier: MIT */
+#include <string.h>
+
+#define CN_LANES ((ptrdiff_t)(CN_VECTOR_BYTES / sizeof(CN_T)))
+#define CN_NRV 3 /* vectors in a row of the register tile */
+#define CN_NR (CN_NRV * CN_LANES)
+#define CN_INLINE static inline __attribute__((always_inline))
+
+typedef CN_T cn_vec __attribute__((vector_size(CN_VECTOR_BYTES)));
+typedef CN_T cn_vec_unaligned
+    __attribute__((vector_size(CN_VECTOR_BYTES), aligned(sizeof(CN_T)), may_alias));
+
+CN_INLINE cn_vec cn_loadu(const CN_T *p) { return *(const cn_vec_unaligned *)p; }
+CN_INLINE void cn_storeu(CN_T *p, cn_vec v) { *(cn_vec_unaligned *)p = v; }
+
+/* zip_lo(a, b) = a0 b0 a1 b1 ..., from the lower halves; zip_hi from the upper ones. */
+#if CN_VECTOR_BYTES / CN_T_BYTES == 2
+#define CN_LO 0, 2
+#define CN_HI 1, 3
+#elif CN_VECTOR_BYTES / CN_T_BYTES == 4
+#define CN_LO 0, 4, 1, 5
+#define CN_HI 2, 6, 3, 7
+#elif CN_VECTOR_BYTES / CN_T_BYTES == 8
+#define CN_LO 0, 8, 1, 9, 2, 10, 3, 11
+#define CN_HI 4, 12, 5, 13, 6, 14, 7, 15
+#else
+#define CN_LO 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define CN_HI 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#endif
+CN_INLINE cn_vec cn_zip_lo(cn_vec a, cn_vec b) {
+    return __builtin_shufflevector(a, b, CN_LO);
+}
+CN_INLINE cn_vec cn_zip_hi(cn_vec a, cn_vec b) {
+    return __builtin_shufflevector(a, b, CN_HI);
+}
+
+/* Transpose n_rows vectors in place: element (r, l) of the (n_rows, LANES) matrix moves to
+ * flat position l * n_rows + r.  Each round is a perfect shuffle of all elements, which
+ * rotates the bits of their flat index by one; log2(n_rows) rounds swap r and l.
+ * n_rows is a constant power of two, at most 16. */
+CN_INLINE void cn_transpose(cn_vec *v, const ptrdiff_t n_rows) {
+    cn_vec w[16];
+#pragma GCC unroll 4
+    for (ptrdiff_t round = 1; round < n_rows; round *= 2) {
+#pragma GCC unroll 16
+        for (ptrdiff_t i = 0; i < n_rows / 2; i++) {
+            w[2 * i] = cn_zip_lo(v[i], v[i + n_rows / 2]);
+            w[2 * i + 1] = cn_zip_hi(v[i], v[i + n_rows / 2]);
+        }
+#pragma GCC unroll 16
+        for (ptrdiff_t i = 0; i < n_rows; i++)
+            v[i] = w[i];
+    }
+}
+
+CN_INLINE ptrdiff_t cn_clamp(ptrdiff_t value, ptrdiff_t low, ptrdiff_t high) {
+    return value < low ? low : value > high ? high : value;
+}
+
+CN_INLINE void cn_copy_run(CN_T *dst, const CN_T *src, ptrdiff_t len) {
+    ptrdiff_t j = 0;
+    for (; j + CN_LANES <= len; j += CN_LANES)
+        cn_storeu(dst + j, cn_loadu(src + j));
+    for (; j < len; j++)
+        dst[j] = src[j];
+}
+
+CN_INLINE void cn_zero_run(CN_T *dst, ptrdiff_t len) {
+    if (len > 0)
+        memset(dst, 0, (size_t)len * sizeof(CN_T));
+}

@@ -1,0 +1,175 @@
+/* A small thread pool: one parallel-for at a time over a shared task counter.
+ *
+ * Workers start at the first call that wants them, spin for at most SPIN_NS after a job
+ * and then sleep; they are never joined.  A worker that wakes late finds no place left
+ * and is not waited for.  A caller who finds the pool busy runs its tasks itself: nested
+ * and concurrent calls need no further rule.  A forked child has no workers; the pool is
+ * reset there and starts its own.
+ *
+ * SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
+#include "convnet.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <time.h>
+
+enum { SPIN_NS = 50000, MAX_WORKERS = 255 };
+
+typedef struct {
+    cn_task_t task;
+    void *ctx;
+    ptrdiff_t n;
+} job_t;
+
+static struct {
+    pthread_mutex_t busy;  /* held by the one caller whose job runs */
+    pthread_mutex_t lock;  /* guards the fields below */
+    pthread_cond_t start, done;
+    job_t job;
+    int n_workers;         /* threads that exist */
+    int places;            /* workers that may still join the job */
+    int last_place;        /* worker number of the last one that joined */
+    atomic_int running;    /* workers inside the job */
+    atomic_uint job_id;
+    atomic_ptrdiff_t next; /* the task counter */
+} pool = {.busy = PTHREAD_MUTEX_INITIALIZER,
+          .lock = PTHREAD_MUTEX_INITIALIZER,
+          .start = PTHREAD_COND_INITIALIZER,
+          .done = PTHREAD_COND_INITIALIZER};
+
+static int64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void relax(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void run_tasks(const job_t *job, int worker) {
+    ptrdiff_t i;
+    while ((i = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed)) < job->n)
+        job->task(job->ctx, i, worker);
+}
+
+/* Wait until the job is another one than `seen`: spin first, sleep then.  Returns with
+ * pool.lock held. */
+static void await_job(unsigned seen) {
+    const int64_t limit = now_ns() + SPIN_NS;
+    while (atomic_load_explicit(&pool.job_id, memory_order_relaxed) == seen
+           && now_ns() < limit)
+        relax();
+    pthread_mutex_lock(&pool.lock);
+    while (atomic_load_explicit(&pool.job_id, memory_order_relaxed) == seen)
+        pthread_cond_wait(&pool.start, &pool.lock);
+}
+
+static void *worker_main(void *arg) {
+    unsigned seen = (unsigned)(uintptr_t)arg;
+    for (;;) {
+        await_job(seen);
+        seen = atomic_load_explicit(&pool.job_id, memory_order_relaxed);
+        if (pool.places == 0) {
+            pthread_mutex_unlock(&pool.lock);
+            continue;
+        }
+        pool.places--;
+        const int worker = ++pool.last_place;
+        const job_t job = pool.job;
+        atomic_fetch_add_explicit(&pool.running, 1, memory_order_relaxed);
+        pthread_mutex_unlock(&pool.lock);
+
+        run_tasks(&job, worker);
+
+        pthread_mutex_lock(&pool.lock);
+        if (atomic_fetch_sub_explicit(&pool.running, 1, memory_order_release) == 1)
+            pthread_cond_signal(&pool.done);
+        pthread_mutex_unlock(&pool.lock);
+    }
+    return NULL;
+}
+
+/* In a forked child: the workers are gone, and the locks may be in any state. */
+static void reset_in_child(void) {
+    pthread_mutex_init(&pool.busy, NULL);
+    pthread_mutex_init(&pool.lock, NULL);
+    pthread_cond_init(&pool.start, NULL);
+    pthread_cond_init(&pool.done, NULL);
+    pool.n_workers = pool.places = 0;
+    atomic_store(&pool.running, 0);
+}
+
+static void register_fork_handler(void) {
+    pthread_atfork(NULL, NULL, reset_in_child);
+}
+
+/* Start workers until there are `wanted`; with pool.busy held.  They block every signal:
+ * handlers belong to the threads of the program.  Where the system refuses a thread,
+ * the job runs on those there are. */
+static void grow(int wanted) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, register_fork_handler);
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    while (pool.n_workers < wanted) {
+        pthread_t thread;
+        void *seen = (void *)(uintptr_t)atomic_load(&pool.job_id);
+        if (pthread_create(&thread, NULL, worker_main, seen) != 0)
+            break;
+        pthread_detach(thread);
+        pool.n_workers++;
+    }
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+static void open_job(const job_t *job, int places) {
+    pthread_mutex_lock(&pool.lock);
+    pool.job = *job;
+    pool.places = places;
+    pool.last_place = 0;
+    atomic_store_explicit(&pool.next, 0, memory_order_relaxed);
+    atomic_fetch_add_explicit(&pool.job_id, 1, memory_order_relaxed);
+    pthread_cond_broadcast(&pool.start);
+    pthread_mutex_unlock(&pool.lock);
+}
+
+/* No worker may join any more; wait for those that did. */
+static void close_job(void) {
+    pthread_mutex_lock(&pool.lock);
+    pool.places = 0;
+    pthread_mutex_unlock(&pool.lock);
+    const int64_t limit = now_ns() + SPIN_NS;
+    while (atomic_load_explicit(&pool.running, memory_order_acquire) > 0
+           && now_ns() < limit)
+        relax();
+    pthread_mutex_lock(&pool.lock);
+    while (atomic_load_explicit(&pool.running, memory_order_acquire) > 0)
+        pthread_cond_wait(&pool.done, &pool.lock);
+    pthread_mutex_unlock(&pool.lock);
+}
+
+void cn_parallel_for(cn_task_t task, void *ctx, ptrdiff_t n, int n_threads) {
+    if (n_threads > n)
+        n_threads = (int)n;
+    if (n_threads > MAX_WORKERS + 1)
+        n_threads = MAX_WORKERS + 1;
+    if (n_threads <= 1 || pthread_mutex_trylock(&pool.busy) != 0) {
+        for (ptrdiff_t i = 0; i < n; i++)
+            task(ctx, i, 0);
+        return;
+    }
+    const job_t job = {task, ctx, n};
+    grow(n_threads - 1);
+    open_job(&job, n_threads - 1);
+    run_tasks(&job, 0);
+    close_job();
+    pthread_mutex_unlock(&pool.busy);
+}

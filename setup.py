@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""Build the extension modules: one owner of the compiled C, and its drivers."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError, PlatformError
+
+C_SOURCES = sorted(str(path) for path in Path("csrc").rglob("*.c"))
+C_HEADERS = sorted(
+    str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").rglob(pattern)
+)
+DRIVERS = ["_blocks", "_conv", "_conv_weight", "_pool"]
+
+# CONVNET_SANITIZE=1 builds for the address and undefined-behaviour sanitizers;
+# CONVNET_WERROR=1 turns C warnings into errors (the project's own CI does).
+SANITIZE = os.environ.get("CONVNET_SANITIZE") == "1"
+C_FLAGS = ["-std=c11", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-pthread"]
+LINK_FLAGS = ["-pthread"]
+if SANITIZE:
+    sanitizers = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g"]
+    C_FLAGS += [*sanitizers, "-fno-sanitize-recover=undefined"]
+    LINK_FLAGS += sanitizers
+KERNEL_WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wconversion"]
+if os.environ.get("CONVNET_WERROR") == "1":
+    KERNEL_WARNINGS.append("-Werror")
+
+
+class BuildExt(build_ext):
+    """Compile, with warnings for our own C alone, and say clearly what is missing."""
+
+    def build_extensions(self) -> None:
+        """Give each source its flags: generated C is not held to our warnings."""
+        compile_one = self.compiler._compile
+
+        def with_flags(obj, src, ext, cc_args, postargs, pp_opts):  # type: ignore
+            own = src.startswith("csrc") or f"{os.sep}csrc{os.sep}" in src
+            extra = [*postargs, *KERNEL_WARNINGS] if own else postargs
+            compile_one(obj, src, ext, cc_args, extra, pp_opts)
+
+        self.compiler._compile = with_flags
+        try:
+            super().build_extensions()
+        except (CompileError, PlatformError, OSError) as error:
+            sys.exit(
+                f"convnet could not be compiled: {error}\n"
+                "It needs a C compiler (GCC 12 or newer, or Clang) and Python's headers;"
+                " on Debian and Ubuntu: apt-get install gcc python3-dev"
+            )
+
+
+def extension(name: str, c_sources: list[str]) -> Extension:
+    """Describe one extension module; only the owner brings C sources of its own."""
+    return Extension(
+        f"convnet.{name}",
+        [f"convnet/{name}.pyx", *c_sources],
+        include_dirs=["csrc", np.get_include()],
+        depends=C_HEADERS,
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        extra_compile_args=C_FLAGS,
+        extra_link_args=LINK_FLAGS,
+    )
+
+
+setup(
+    ext_modules=cythonize(
+        [extension("_kernels", C_SOURCES), *(extension(name, []) for name in DRIVERS)],
+        build_dir="build/cython",
+        language_level=3,
+        compiler_directives={
+            "boundscheck": SANITIZE,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+            "freethreading_compatible": False,
+        },
+    ),
+    cmdclass={"build_ext": BuildExt},
+)
