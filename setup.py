@@ -49,8 +49,8 @@ class BuildExt(build_ext):
         except (CompileError, PlatformError, OSError) as error:
             sys.exit(
                 f"convnet could not be compiled: {error}\n"
-                "It needs a C compiler (GCC 12 or newer, or Clang) and Python's headers;"
-                " on Debian and Ubuntu: apt-get install gcc python3-dev"
+                "It needs a C compiler (GCC 12 or newer, or Clang) and Python's "
+                "headers; on Debian and Ubuntu: apt-get install gcc python3-dev"
             )
 
 

@@ -10,7 +10,7 @@ cnp.import_array()
 # Length of the reduction that one packed panel holds. KC * NR floats are 72 KB with
 # AVX-512: most of it stays in a 48 KB L1 while the weights of all rows pass by.
 cdef Py_ssize_t KC = 384
-# Pixels of a block, in panels of NR, and bytes of its slab: both fit half an L2 of 1 MB.
+# Pixels of a block, in panels of NR, and bytes of its slab: half an L2 of 1 MB.
 cdef Py_ssize_t MAX_PANELS = 12
 cdef Py_ssize_t MAX_SLAB_BYTES = 384 * 1024
 
@@ -36,7 +36,7 @@ cdef void plan_gather(Gather *g, bint allow_direct, Py_ssize_t *tap) noexcept no
     g.row_pitch = g.n_phases * g.n_cols
     cdef Py_ssize_t bands = min(g.rows, (g.rows + g.y.H - 2) // g.y.H + 1)
     g.max_slab_rows = (g.rows - bands) * g.row_step + bands * g.span_h
-    # Whole lines, and no multiple of a page: planes must not fall on the same cache sets.
+    # Whole lines, and no multiple of a page: planes must not share cache sets.
     g.channel_stride = (g.max_slab_rows * g.row_pitch + 15) // 16 * 16
     if g.channel_stride * g.kernels.itemsize % 4096 == 0:
         g.channel_stride += 16
@@ -114,7 +114,7 @@ cdef void choose_blocks(Gather *g) noexcept nogil:
 
 
 cdef void choose_chunks(Gather *g) noexcept nogil:
-    """Cut the reduction into chunks of at most KC, of equal size, whole channels first."""
+    """Cut the reduction into equal chunks of at most KC, whole channels first."""
     cdef Py_ssize_t C = g.x.C, T = max(g.taps.n, 1), n, room
     g.n_tap_chunks = (T + KC - 1) // KC
     g.chunk_taps = (T + g.n_tap_chunks - 1) // g.n_tap_chunks
@@ -222,7 +222,8 @@ cdef const char *load_channels(
 
 
 cdef void cut_panel(
-    const Gather *g, const Block *block, Py_ssize_t first, Py_ssize_t n, cn_panel_t *panel
+    const Gather *g, const Block *block, Py_ssize_t first, Py_ssize_t n,
+    cn_panel_t *panel,
 ) noexcept nogil:
     """Cut pixels [first, first + n) of a block into runs; join runs that continue."""
     cdef Py_ssize_t r = first // block.n_cols, col = first % block.n_cols

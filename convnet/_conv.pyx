@@ -15,7 +15,7 @@ from convnet._blocks cimport (
     load_channels, open_block, outline, place_block, plan_gather,
 )
 from convnet._kernels cimport (
-    active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t, cn_tile_t,
+    active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_tile_t,
     give_back, run_tasks, take_scratch,
 )
 
@@ -25,7 +25,7 @@ cnp.import_array()
 # y[n, r, i, j] (+)= bias[r] + the gather-product, for every group.
 cdef struct Product:
     Gather pixels
-    const char *weight              # group 0, row 0, channel 0; tap offsets in pixels.taps
+    const char *weight              # of group 0, row 0, channel 0, tap 0
     Py_ssize_t G, R                 # groups; rows (output channels) of a group
     Py_ssize_t row_stride, channel_stride, group_stride
     const char *bias                # (G * R,) or NULL
@@ -153,12 +153,17 @@ cdef void describe(
     p.bias, p.accumulate = NULL, False
 
 
-cdef void place_tap_arrays(Product *p, Py_ssize_t *memory, Py_ssize_t n) noexcept nogil:
+cdef void place_tap_arrays(
+    Product *p, Py_ssize_t *memory, Py_ssize_t n
+) noexcept nogil:
     p.pixels.taps.n = 0
-    p.pixels.taps.dh, p.pixels.taps.dw, p.pixels.taps.w = memory, memory + n, memory + 2 * n
+    p.pixels.taps.dh, p.pixels.taps.dw = memory, memory + n
+    p.pixels.taps.w = memory + 2 * n
 
 
-cdef void add_tap(Product *p, Py_ssize_t dh, Py_ssize_t dw, Py_ssize_t w) noexcept nogil:
+cdef void add_tap(
+    Product *p, Py_ssize_t dh, Py_ssize_t dw, Py_ssize_t w
+) noexcept nogil:
     cdef Py_ssize_t t = p.pixels.taps.n
     p.pixels.taps.dh[t], p.pixels.taps.dw[t], p.pixels.taps.w[t] = dh, dw, w
     p.pixels.taps.n += 1
@@ -172,9 +177,8 @@ cdef int run_product(
     plan_rows(p)
     cdef Py_ssize_t packed = packed_bytes(p)
     cdef Py_ssize_t n_tasks = p.G * p.n_row_tasks * g.n_row_blocks * g.n_col_blocks
-    cdef double work = (
-        2.0 * p.G * p.R * g.x.C * g.taps.n * g.y.N * g.y.H * g.y.W
-    )
+    cdef double work = 2.0 * p.G * p.R * g.x.C * g.taps.n * g.y.N * g.y.H * g.y.W
+    cdef double pack_work = 16.0 * packed // g.kernels.itemsize
     p.workspace_bytes = workspace_bytes(p)
     num_threads = <int> min(num_threads, n_tasks)
     if plans is not None:
@@ -183,9 +187,7 @@ cdef int run_product(
     p.packed = <char *> take_scratch(packed + num_threads * p.workspace_bytes)
     p.workspaces = p.packed + packed
     try:
-        run_tasks(
-            pack_task, p, p.G * p.n_panels, num_threads, 16.0 * packed // g.kernels.itemsize
-        )
+        run_tasks(pack_task, p, p.G * p.n_panels, num_threads, pack_work)
         run_tasks(product_task, p, n_tasks, num_threads, work)
     finally:
         give_back(p.packed)
@@ -193,7 +195,7 @@ cdef int run_product(
 
 
 cdef void plan_rows(Product *p) noexcept nogil:
-    """Let tasks share a block's rows where there are few blocks (from shapes alone)."""
+    """Let tasks share a block's rows where there are few blocks; threads don't count."""
     cdef Py_ssize_t blocks = p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
     cdef Py_ssize_t parts = max(1, 8 // blocks)
     p.n_panels = (p.R + p.pixels.kernels.mr - 1) // p.pixels.kernels.mr
@@ -218,7 +220,7 @@ cdef Py_ssize_t workspace_bytes(const Product *p) noexcept nogil:
 cdef inline char *packed_rows(
     const Product *p, Py_ssize_t group, Py_ssize_t panel, Py_ssize_t k, Py_ssize_t depth
 ) noexcept nogil:
-    """Panel of `depth` reduction steps from k on: chunk by chunk, all rows of a chunk."""
+    """Panel of `depth` reduction steps from k on: chunk by chunk, each with all rows."""
     cdef Py_ssize_t K = p.pixels.x.C * p.pixels.taps.n
     return p.packed + (
         ((group * K + k) * p.n_panels + panel * depth)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Dense convolution, gradient with respect to weights and bias.
 
-    grad_w[r, c, t] = sum over n, i, j of grad_y[n, r, i, j] * x[gathered by c, t, n, i, j]
+    grad_w[r, c, t] = sum over n, i, j of
+                      grad_y[n, r, i, j] * x[gathered by c, t, n, i, j]
 
 Pixels are the reduction here. Tasks own tiles of grad_w (rows by chunks of (c, t)) and
 walk over all pixels in order; where that gives too few tasks, the pixels are split into
@@ -10,8 +11,6 @@ are added in order. So the bits never depend on the number of threads.
 """
 
 cimport numpy as cnp
-
-import numpy as np
 
 from convnet._blocks cimport (
     Block, Chunk, Gather, Image, block_bytes, cut_panel, describe_array, get_chunk,
@@ -163,9 +162,10 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
 
 cdef void multiply_block(
     const WeightGradient *p, Chunk chunk, const char *source, const cn_panel_t *pixels,
-    char *memory, Py_ssize_t group, Py_ssize_t row_task, Py_ssize_t part, bint accumulate,
+    char *memory, Py_ssize_t group, Py_ssize_t row_task, Py_ssize_t part,
+    bint accumulate,
 ) noexcept nogil:
-    """Add one block's products to the part's sums: all columns by all rows of a task."""
+    """Add one block's products to the part's sums: all columns, all rows of a task."""
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t MR = g.kernels.mr, NR = g.kernels.nr, itemsize = g.kernels.itemsize
     cdef Py_ssize_t *offset = <Py_ssize_t *> memory
@@ -180,7 +180,8 @@ cdef void multiply_block(
     pack_grad_rows(p, pixels, packed, group, first_row, end_row)
     columns.segment, columns.n_segments, columns.joined = &run, 1, True
     run.in_ = 0
-    tile.depth, tile.b, tile.bias, tile.panel = pixels.n_pixels, gathered, NULL, &columns
+    tile.depth, tile.b, tile.bias = pixels.n_pixels, gathered, NULL
+    tile.panel = &columns
     tile.row_stride, tile.col_stride, tile.accumulate = p.K, 1, accumulate
     for i in range((chunk.depth + NR - 1) // NR):
         n = min(NR, chunk.depth - i * NR)
@@ -212,7 +213,7 @@ cdef void pack_grad_rows(
     const WeightGradient *p, const cn_panel_t *pixels, char *packed, Py_ssize_t group,
     Py_ssize_t first_row, Py_ssize_t end_row,
 ) noexcept nogil:
-    """Pack grad_y of some rows (output channels) at a block's pixels, MR rows a panel."""
+    """Pack rows (output channels) of grad_y at a block's pixels, MR rows a panel."""
     cdef const cn_kernels_t *kernels = p.pixels.kernels
     cdef Py_ssize_t MR = kernels.mr, itemsize = kernels.itemsize, no_offset = 0
     cdef Py_ssize_t panel, row, s
@@ -241,7 +242,11 @@ cdef void add_parts(const WeightGradient *p, char *grad_w) noexcept nogil:
     plane.n_rows, plane.n_cols, plane.row_stride, plane.col_stride = 1, n, 0, 1
     for part in range(p.n_parts):
         p.pixels.kernels.add_plane(
-            grad_w, &plane, p.sums + part * n * p.pixels.kernels.itemsize, &plane, part > 0
+            grad_w,
+            &plane,
+            p.sums + part * n * p.pixels.kernels.itemsize,
+            &plane,
+            part > 0,
         )
 
 
@@ -254,7 +259,7 @@ cdef struct BiasGradient:
 
 
 def grad_bias(cnp.ndarray grad_y, cnp.ndarray grad_b, int num_threads):
-    """Write the gradient with respect to the bias to `grad_b`: (OC,) or (OC, OH, OW)."""
+    """Write the gradient of the bias to `grad_b`, of shape (OC,) or (OC, OH, OW)."""
     cdef BiasGradient p
     cdef Py_ssize_t itemsize = grad_y.itemsize
     p.kernels, p.grad_y = active_kernels(<int> itemsize), describe_array(grad_y)

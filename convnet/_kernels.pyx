@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Owner of the compiled C: which kernels run, tasks on the thread pool, scratch memory."""
+"""Owner of the compiled C: the kernels in use, tasks on threads, scratch memory."""
 
 from libc.stdlib cimport free
 from posix.stdlib cimport posix_memalign

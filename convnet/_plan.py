@@ -170,14 +170,14 @@ def explain(
         f"{N} x {image} {element} ({layout}), weight "
         f"{'x'.join(map(str, weights))}, {groups} groups",
         flops,
-        (_direct(flops, length, element, outlines),),
+        (_direct(kind, flops, length, element, outlines),),
     )
 
 
 def _imagine(
     shape: tuple[int, ...], dtype: np.dtype[Any], channels_last: bool
 ) -> check.Array:
-    """Return an array of NCHW shape and the strides of a new one, without its memory."""
+    """Return an array of this NCHW shape, strided like a new one, without its memory."""
     order = (0, 2, 3, 1) if channels_last else range(len(shape))
     strides, step = [0] * len(shape), dtype.itemsize
     for axis in reversed(order):
@@ -207,16 +207,23 @@ def _outlines(
 
 
 def _direct(
-    flops: int, length: int, dtype: np.dtype[Any], outlines: list[dict[str, Any]]
+    kind: str,
+    flops: int,
+    length: int,
+    dtype: np.dtype[Any],
+    outlines: list[dict[str, Any]],
 ) -> Candidate:
     """Describe the direct algorithm: implicit GEMM over blocks of pixels."""
     if not outlines:
         return Candidate("direct", 0, 0, 0.0, "nothing to compute")
     most = max(outlines, key=lambda outline: outline["scratch_bytes"])
-    chunk = min(max(outline["chunk"] for outline in outlines), length)
-    # A chunk is summed in registers; chunks are then added to the result one by one.
-    roundings = chunk + -(-length // max(chunk, 1))
     rows, columns = most["block"]
+    # Chunks of the sum run in registers, and are then added to the result one by one.
+    chunk = max(outline["chunk"] for outline in outlines)
+    if kind == "grad_weight":
+        chunk = rows * columns  # its sum runs over pixels, block by block
+    chunk = min(max(chunk, 1), length)
+    roundings = chunk + -(-length // chunk) + 1
     reason = (
         f"{len(outlines)} product{'s' if len(outlines) > 1 else ''} of "
         f"{most['blocks']} blocks of {rows} x {columns} pixels, "

@@ -29,10 +29,10 @@ def max_forward(
 
 
 def max_backward(
-    cnp.ndarray grad_y, cnp.ndarray indices, cnp.ndarray grad_x, kernel, stride, padding,
-    dilation, int num_threads,
+    cnp.ndarray grad_y, cnp.ndarray indices, cnp.ndarray grad_x, kernel, stride,
+    padding, dilation, int num_threads,
 ):
-    """Write the gradient to `grad_x`; False, and nothing written, if an index is wrong."""
+    """Write the gradient to `grad_x`; if an index is wrong, nothing, and say False."""
     cdef Pooling p
     describe(&p, grad_x, grad_y, indices, kernel, stride, padding, dilation)
     run(&p, check_task, num_threads)

@@ -75,7 +75,9 @@ def _default() -> int:
     return max(1, min(cpus, _cgroup_quota(), 256))
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), proc: str = "/proc/self/cgroup") -> int:
+def _cgroup_quota(
+    root: Path = Path("/sys/fs/cgroup"), proc: str = "/proc/self/cgroup"
+) -> int:
     """Return the CPUs that the control groups grant, rounded up; a huge number if all.
 
     A group inherits the limits of its parents, so each level up to the root counts.

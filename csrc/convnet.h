@@ -1,11 +1,11 @@
-/* The only header that Cython sees: the kernel table, ISA selection and the thread pool.
+// SPDX-License-Identifier: MIT
+/* The only header that Cython sees: the kernel table, ISA selection and the thread
+ * pool.
  *
  * A kernel knows arithmetic and strides; it knows nothing of Python, threads or memory
  * allocation.  One row of the table holds every kernel for one ISA and one element
  * type; data travel as `void *`, so that a driver written once serves every row.
- * Unless a name ends in `_bytes`, strides and offsets count elements.
- *
- * SPDX-License-Identifier: MIT */
+ * Unless a name ends in `_bytes`, strides and offsets count elements. */
 #ifndef CONVNET_H
 #define CONVNET_H
 
@@ -28,7 +28,8 @@ typedef struct {
 
 /* Up to NR output pixels, cut into segments; together they fill one GEMM panel.
  * `readable` says that a whole vector may be read from any pixel of the operand;
- * `joined` that every segment's `out` continues the one before, at any column stride. */
+ * `joined` that every segment's `out` continues the one before, at any column stride.
+ */
 typedef struct {
     const cn_segment_t *segment;
     ptrdiff_t n_segments;
@@ -53,14 +54,14 @@ typedef struct {
 
 /* One register tile: y[r, p] (+)= bias[r] + sum over k of a[k, r] * b[k, p]. */
 typedef struct {
-    ptrdiff_t depth;           /* length of the reduction */
-    const void *a;             /* (depth, MR), packed rows */
-    const void *b;             /* (depth, width), packed columns; width in whole vectors */
-    const void *bias;          /* (n_rows,) or NULL; ignored when accumulating */
-    void *y;                   /* row r, segment s, pixel j at
-                                  r * row_stride + out_s + j * col_stride */
+    ptrdiff_t depth;  /* length of the reduction */
+    const void *a;    /* (depth, MR), packed rows */
+    const void *b;    /* (depth, width), packed columns; width in whole vectors */
+    const void *bias; /* (n_rows,) or NULL; ignored when accumulating */
+    void *y;          /* row r, segment s, pixel j at
+                         r * row_stride + out_s + j * col_stride */
     ptrdiff_t n_rows, row_stride, col_stride;
-    const cn_panel_t *panel;   /* where the columns go; its `in` and `readable` are not used */
+    const cn_panel_t *panel; /* where the columns go: `out`, `len` and `joined` */
     int accumulate;
 } cn_tile_t;
 
@@ -70,7 +71,7 @@ typedef struct {
     ptrdiff_t OH, OW, y_row_stride, y_col_stride;
     ptrdiff_t index_row_stride, index_col_stride;
     ptrdiff_t KH, KW, SH, SW, PT, PL, PB, PR, DH, DW;
-    ptrdiff_t divisor;         /* averages: 0 = count the window's elements */
+    ptrdiff_t divisor; /* averages: 0 = count the window's elements */
     int count_include_pad;
 } cn_pool_t;
 

@@ -1,7 +1,6 @@
-/* Which kernels this machine can run.  The compiler's own CPU detection is used: it also
- * checks that the operating system saves the wide registers.
- *
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Which kernels this machine can run.  The compiler's own CPU detection is used: it
+ * also checks that the operating system saves the wide registers. */
 #include "convnet.h"
 
 extern const cn_kernels_t cn_kernels_f32_scalar, cn_kernels_f64_scalar;

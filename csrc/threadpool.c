@@ -1,12 +1,11 @@
+// SPDX-License-Identifier: MIT
 /* A small thread pool: one parallel-for at a time over a shared task counter.
  *
  * Workers start at the first call that wants them, spin for at most SPIN_NS after a job
  * and then sleep; they are never joined.  A worker that wakes late finds no place left
- * and is not waited for.  A caller who finds the pool busy runs its tasks itself: nested
- * and concurrent calls need no further rule.  A forked child has no workers; the pool is
- * reset there and starts its own.
- *
- * SPDX-License-Identifier: MIT */
+ * and is not waited for.  A caller who finds the pool busy runs its tasks itself:
+ * nested and concurrent calls need no further rule.  A forked child has no workers; the
+ * pool is reset there and starts its own. */
 #define _GNU_SOURCE
 #include "convnet.h"
 
@@ -24,14 +23,14 @@ typedef struct {
 } job_t;
 
 static struct {
-    pthread_mutex_t busy;  /* held by the one caller whose job runs */
-    pthread_mutex_t lock;  /* guards the fields below */
+    pthread_mutex_t busy; /* held by the one caller whose job runs */
+    pthread_mutex_t lock; /* guards the fields below */
     pthread_cond_t start, done;
     job_t job;
-    int n_workers;         /* threads that exist */
-    int places;            /* workers that may still join the job */
-    int last_place;        /* worker number of the last one that joined */
-    atomic_int running;    /* workers inside the job */
+    int n_workers;      /* threads that exist */
+    int places;         /* workers that may still join the job */
+    int last_place;     /* worker number of the last one that joined */
+    atomic_int running; /* workers inside the job */
     atomic_uint job_id;
     atomic_ptrdiff_t next; /* the task counter */
 } pool = {.busy = PTHREAD_MUTEX_INITIALIZER,
@@ -55,7 +54,8 @@ static void relax(void) {
 
 static void run_tasks(const job_t *job, int worker) {
     ptrdiff_t i;
-    while ((i = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed)) < job->n)
+    while ((i = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed))
+           < job->n)
         job->task(job->ctx, i, worker);
 }
 
@@ -106,13 +106,11 @@ static void reset_in_child(void) {
     atomic_store(&pool.running, 0);
 }
 
-static void register_fork_handler(void) {
-    pthread_atfork(NULL, NULL, reset_in_child);
-}
+static void register_fork_handler(void) { pthread_atfork(NULL, NULL, reset_in_child); }
 
-/* Start workers until there are `wanted`; with pool.busy held.  They block every signal:
- * handlers belong to the threads of the program.  Where the system refuses a thread,
- * the job runs on those there are. */
+/* Start workers until there are `wanted`; with pool.busy held.  They block every
+ * signal: handlers belong to the threads of the program.  Where the system refuses a
+ * thread, the job runs on those there are. */
 static void grow(int wanted) {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, register_fork_handler);

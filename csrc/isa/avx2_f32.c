@@ -1,5 +1,5 @@
-/* Kernels for float with AVX2 and FMA: 16 vector registers hold 4 x 3 accumulators.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Kernels for float with AVX2 and FMA: 16 vector registers hold 4 x 3 accumulators. */
 #include "../convnet.h"
 
 #include <string.h>

@@ -1,5 +1,6 @@
-/* Kernels for float with AVX-512 (F, VL, DQ, BW): 32 vector registers hold 8 x 3 accumulators.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Kernels for float with AVX-512 (F, VL, DQ, BW): 32 vector registers hold 8 x 3
+ * accumulators. */
 #include "../convnet.h"
 
 #include <string.h>

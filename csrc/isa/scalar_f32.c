@@ -1,5 +1,5 @@
-/* Kernels for float with the ABI's own vectors (SSE2 on x86-64, NEON on AArch64).
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Kernels for float with the ABI's own vectors (SSE2 on x86-64, NEON on AArch64). */
 #include "../convnet.h"
 
 #include <string.h>

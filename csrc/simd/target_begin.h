@@ -1,6 +1,7 @@
+// SPDX-License-Identifier: MIT
 /* Compiles everything up to target_end.h for the ISA that the string CN_TARGET names.
  * GCC and Clang want different pragmas; this pair of files is the only place to know.
- * SPDX-License-Identifier: MIT */
+ */
 #define CN_PRAGMA_TEXT(text) _Pragma(#text)
 #define CN_PRAGMA(text) CN_PRAGMA_TEXT(text)
 #if defined(__clang__)

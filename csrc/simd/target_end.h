@@ -1,5 +1,5 @@
-/* Ends what target_begin.h began.
- * SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
+/* Ends what target_begin.h began. */
 #if defined(__clang__)
 #pragma clang attribute pop
 #else

@@ -1,11 +1,10 @@
+// SPDX-License-Identifier: MIT
 /* The vocabulary of vectors: a dozen verbs over GCC's vector extensions.
  *
  * A stub defines CN_T (float or double), CN_VECTOR_BYTES and CN_MR before it includes
  * this file.  Plain C operators (+ - * on cn_vec, also with a scalar) are verbs too:
  * `acc + a * b` becomes one fused multiply-add where the ISA has it
- * (-ffp-contract=fast).  No intrinsics, so one text serves every ISA.
- *
- * SPDX-License-Identifier: MIT */
+ * (-ffp-contract=fast).  No intrinsics, so one text serves every ISA. */
 #include <string.h>
 
 #define CN_LANES ((ptrdiff_t)(CN_VECTOR_BYTES / sizeof(CN_T)))
@@ -15,7 +14,7 @@
 
 typedef CN_T cn_vec __attribute__((vector_size(CN_VECTOR_BYTES)));
 typedef CN_T cn_vec_unaligned
-    __attribute__((vector_size(CN_VECTOR_BYTES), aligned(sizeof(CN_T)), may_alias));
+        __attribute__((vector_size(CN_VECTOR_BYTES), aligned(sizeof(CN_T)), may_alias));
 
 CN_INLINE cn_vec cn_loadu(const CN_T *p) { return *(const cn_vec_unaligned *)p; }
 CN_INLINE void cn_storeu(CN_T *p, cn_vec v) { *(cn_vec_unaligned *)p = v; }
@@ -41,9 +40,9 @@ CN_INLINE cn_vec cn_zip_hi(cn_vec a, cn_vec b) {
     return __builtin_shufflevector(a, b, CN_HI);
 }
 
-/* Transpose n_rows vectors in place: element (r, l) of the (n_rows, LANES) matrix moves to
- * flat position l * n_rows + r.  Each round is a perfect shuffle of all elements, which
- * rotates the bits of their flat index by one; log2(n_rows) rounds swap r and l.
+/* Transpose n_rows vectors in place: element (r, l) of the (n_rows, LANES) matrix moves
+ * to flat position l * n_rows + r.  Each round is a perfect shuffle of all elements,
+ * which rotates the bits of their flat index by one; log2(n_rows) rounds swap r and l.
  * n_rows is a constant power of two, at most 16. */
 CN_INLINE void cn_transpose(cn_vec *v, const ptrdiff_t n_rows) {
     cn_vec w[16];

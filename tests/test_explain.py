@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: MIT
+"""explain(): what it says must be what the call does."""
+
+import numpy as np
+import pytest
+
+import convnet
+from convnet import explain
+
+X, W = (2, 6, 17, 13), (8, 3, 3, 5)
+OPTIONS = {"stride": (2, 1), "padding": (1, 2), "groups": 2}
+
+
+@pytest.mark.parametrize("kind", ["forward", "grad_input", "grad_weight"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_explain_counts_the_operations(kind, dtype):
+    plan = explain(X, W, **OPTIONS, kind=kind, dtype=dtype)
+    assert plan.algorithm == "direct"
+    assert plan.flops == plan.useful_flops == 2 * 2 * 8 * 3 * 3 * 5 * 9 * 13
+    assert plan.candidates[0].scratch_bytes == plan.scratch_bytes > 0
+
+
+def test_explain_of_both_layouts_counts_the_same():
+    N, C, H, Wd = X
+    planar = explain(X, W, **OPTIONS)
+    last = explain((N, H, Wd, C), W, **OPTIONS, layout="NHWC")
+    assert planar.flops == last.flops
+
+
+def test_explain_does_not_take_the_memory_that_it_talks_about():
+    plan = explain((1 << 20, 64, 512, 512), (64, 64, 3, 3), padding=1)
+    assert plan.scratch_bytes < 1 << 26
+
+
+@pytest.mark.parametrize("kind", ["forward", "grad_input", "grad_weight"])
+def test_scratch_does_not_grow_with_the_batch(kind):
+    scratch = [
+        explain((N, 31, 29, 37), (41, 31, 3, 3), padding=1, kind=kind).scratch_bytes
+        for N in (64, 4096)
+    ]
+    assert scratch[0] == scratch[1]
+
+
+@pytest.mark.parametrize("kind", ["forward", "grad_input", "grad_weight"])
+def test_error_bound_holds(kind, rng):
+    x = rng.standard_normal((3, 37, 13, 17)).astype(np.float32)
+    w = rng.standard_normal((5, 37, 3, 7)).astype(np.float32)
+    y = convnet.conv2d(x, w)
+    arguments = {
+        "forward": (convnet.conv2d, convnet.reference.conv2d, (x, w)),
+        "grad_input": (
+            convnet.conv2d_grad_input,
+            convnet.reference.conv2d_grad_input,
+            (y, w, x.shape),
+        ),
+        "grad_weight": (
+            convnet.conv2d_grad_weight,
+            convnet.reference.conv2d_grad_weight,
+            (y, x, w.shape),
+        ),
+    }
+    fast, slow, given = arguments[kind]
+    exact = [a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in given]
+    sizes = [abs(a) if isinstance(a, np.ndarray) else a for a in exact]
+    error = abs(fast(*given) - slow(*exact)) / slow(*sizes)
+    bound = explain(x.shape, w.shape, kind=kind).error_bound
+    assert 0 < error.max() < bound < 1e-3
+
+
+def test_print_shows_the_chosen_candidate():
+    text = str(explain(X, W, **OPTIONS))
+    assert "forward of 2 x 6x17x13 float32" in text
+    assert "* direct" in text
+
+
+def test_explain_without_work_is_empty():
+    plan = explain((0, 3, 7, 5), (4, 3, 3, 2))
+    assert (plan.flops, plan.scratch_bytes, plan.error_bound) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"kind": "backward"}, ValueError, "kind"),
+        ({"layout": "CHWN"}, ValueError, "layout"),
+        ({"dtype": np.float16}, TypeError, "float16"),
+        ({"groups": 5}, ValueError, "15 input channels"),
+        ({"padding": -1}, ValueError, "padding"),
+    ],
+)
+def test_explain_nonsense(arguments, error, match):
+    with pytest.raises(error, match=match):
+        explain(X, W, **{"groups": 2, **arguments})

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""The thread pool, and how many threads a call may use."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import convnet
+from convnet import _threads
+
+
+@pytest.fixture(autouse=True)
+def restored_count(monkeypatch):
+    """Leave the process with the number of threads that it had."""
+    monkeypatch.setattr(_threads, "_chosen", _threads._chosen)
+
+
+@pytest.fixture
+def call():
+    """Return a function of num_threads: a convolution large enough to be shared."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, 19, 37, 41), dtype=np.float32)
+    weight = rng.standard_normal((23, 19, 3, 5), dtype=np.float32)
+
+    def conv(num_threads=None):
+        return convnet.conv2d(x, weight, padding=(1, 2), num_threads=num_threads)
+
+    return conv
+
+
+def run_python(code, **environment):
+    """Run code in a new interpreter and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_set_num_threads_is_what_get_returns():
+    convnet.set_num_threads(3)
+    assert convnet.get_num_threads() == 3
+    assert _threads.resolve(None) == 3
+    assert _threads.resolve(2) == 2
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_set_num_threads_below_one(n):
+    with pytest.raises(ValueError, match=f"at least 1, not {n}"):
+        convnet.set_num_threads(n)
+
+
+@pytest.mark.parametrize("n", [True, 1.0, "2", None])
+def test_set_num_threads_not_an_integer(n):
+    with pytest.raises(TypeError, match="integer"):
+        convnet.set_num_threads(n)
+
+
+def test_environment_sets_default():
+    code = "import convnet; print(convnet.get_num_threads())"
+    assert run_python(code, CONVNET_NUM_THREADS="5") == "5"
+
+
+def test_environment_nonsense_is_an_error():
+    code = (
+        "import convnet\n"
+        "try: convnet.get_num_threads()\n"
+        "except ValueError as error: print(error)"
+    )
+    assert "'many'" in run_python(code, CONVNET_NUM_THREADS="many")
+
+
+def test_default_follows_affinity():
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "import convnet; print(convnet.get_num_threads())"
+    )
+    assert run_python(code, CONVNET_NUM_THREADS="") == "1"
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "cpus"),
+    [
+        ("0::/a/b\n", {"a/b/cpu.max": "150000 100000"}, 2),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "100000 100000"}, 1),
+        ("0::/\n", {}, 1 << 30),
+        ("0::/\n", {"cpu.max": "max 100000"}, 1 << 30),
+        (
+            "4:cpu,cpuacct:/c\n2:memory:/c\n",
+            {"cpu/c/cpu.cfs_quota_us": "250000", "cpu/c/cpu.cfs_period_us": "100000"},
+            3,
+        ),
+        (
+            "4:cpu:/c\n",
+            {"cpu/c/cpu.cfs_quota_us": "-1", "cpu/c/cpu.cfs_period_us": "100000"},
+            1 << 30,
+        ),
+    ],
+)
+def test_cgroup_quota(tmp_path, membership, files, cpus):
+    (tmp_path / "self").write_text(membership)
+    root = tmp_path / "fs"
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    assert _threads._cgroup_quota(root, str(tmp_path / "self")) == cpus
+
+
+def test_cgroup_quota_without_cgroups(tmp_path):
+    assert _threads._cgroup_quota(tmp_path, str(tmp_path / "nothing")) == 1 << 30
+
+
+def test_same_bits_for_any_thread_count(call):
+    expected = call(1)
+    for num_threads in (2, 3, 5, 16):
+        assert np.array_equal(call(num_threads), expected)
+
+
+def test_concurrent_callers_get_their_own_results(call):
+    expected = call(1)
+    wrong = []
+
+    def work():
+        wrong.extend(i for i in range(20) if not np.array_equal(call(2), expected))
+
+    callers = [threading.Thread(target=work) for _ in range(5)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not wrong
+
+
+FORKING = """
+import os, sys, warnings
+import numpy as np
+import convnet
+warnings.simplefilter("ignore")  # CPython warns of any fork in a threaded process
+x = np.ones((2, 17, 31, 37), np.float32)
+w = np.ones((19, 17, 3, 3), np.float32)
+if {before}:
+    convnet.conv2d(x, w, num_threads=2)
+child = os.fork()
+y = convnet.conv2d(x, w, num_threads=2)
+if child == 0:
+    os._exit(0 if (y == 17 * 9).all() else 1)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status), (y == 17 * 9).all())
+"""
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_fork_works_in_parent_and_child(before):
+    assert run_python(FORKING.format(before=before)) == "0 True"
+
+
+INTERRUPTED = """
+import os, signal, threading, time
+import numpy as np
+import convnet
+x = np.ones((16, 128, 128, 128), np.float32)
+w = np.ones((128, 128, 5, 5), np.float32)
+convnet.conv2d(x[:1, :, :9], w, num_threads={threads})
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    while True:
+        convnet.conv2d(x, w, num_threads={threads})
+except KeyboardInterrupt:
+    y = convnet.conv2d(x[:1, :, :5, :7], w, num_threads=2)
+    print("interrupted", (y == 128 * 5 * 5).all())
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_interrupt_ends_a_long_call_and_the_next_one_works(threads):
+    assert run_python(INTERRUPTED.format(threads=threads)) == "interrupted True"
+
+
+def test_signals_are_not_delivered_to_workers():
+    code = (
+        "import signal, threading, os, convnet, numpy as np\n"
+        "seen = []\n"
+        "signal.signal(signal.SIGUSR1, lambda *_: seen.append(threading.get_ident()))\n"
+        "x = np.ones((2, 17, 31, 37), np.float32)\n"
+        "w = np.ones((19, 17, 3, 3), np.float32)\n"
+        "for _ in range(20):\n"
+        "    convnet.conv2d(x, w, num_threads=2)\n"
+        "    os.kill(os.getpid(), signal.SIGUSR1)\n"
+        "assert seen and set(seen) == {threading.main_thread().ident}"
+    )
+    run_python(code)
