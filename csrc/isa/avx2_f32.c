@@ -2,14 +2,13 @@
 /* Kernels for float with AVX2 and FMA: 16 vector registers hold 4 x 3 accumulators. */
 #include "../convnet.h"
 
-#include <string.h>
-
 #if defined(__x86_64__)
 #define CN_TARGET "avx2,fma"
 #include "../simd/target_begin.h"
 #define CN_ROW cn_kernels_f32_avx2
 #define CN_ISA "avx2"
 #define CN_T float
+#define CN_INT int32_t
 #define CN_T_BYTES 4
 #define CN_VECTOR_BYTES 32
 #define CN_MR 4

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 /* The vocabulary of vectors: a dozen verbs over GCC's vector extensions.
  *
- * A stub defines CN_T (float or double), CN_VECTOR_BYTES and CN_MR before it includes
- * this file.  Plain C operators (+ - * on cn_vec, also with a scalar) are verbs too:
- * `acc + a * b` becomes one fused multiply-add where the ISA has it
+ * A stub defines CN_T (float or double), CN_INT (the integer of its size),
+ * CN_VECTOR_BYTES and CN_MR before it includes this file.  Plain C operators (+ - * on
+ * cn_vec, also with a scalar) are verbs too: `acc + a * b` becomes one fused
+ * multiply-add where the ISA has it
  * (-ffp-contract=fast).  No intrinsics, so one text serves every ISA. */
-#include <string.h>
 
 #define CN_LANES ((ptrdiff_t)(CN_VECTOR_BYTES / sizeof(CN_T)))
 #define CN_NRV 3 /* vectors in a row of the register tile */
@@ -18,6 +18,13 @@ typedef CN_T cn_vec_unaligned
 
 CN_INLINE cn_vec cn_loadu(const CN_T *p) { return *(const cn_vec_unaligned *)p; }
 CN_INLINE void cn_storeu(CN_T *p, cn_vec v) { *(cn_vec_unaligned *)p = v; }
+
+typedef CN_INT cn_mask __attribute__((vector_size(CN_VECTOR_BYTES)));
+
+/* Lanes of b where the mask's bits are set, of a elsewhere. */
+CN_INLINE cn_vec cn_select(cn_vec a, cn_vec b, cn_mask mask) {
+    return (cn_vec)(((cn_mask)a & ~mask) | ((cn_mask)b & mask));
+}
 
 /* zip_lo(a, b) = a0 b0 a1 b1 ..., from the lower halves; zip_hi from the upper ones. */
 #if CN_VECTOR_BYTES / CN_T_BYTES == 2
@@ -63,15 +70,21 @@ CN_INLINE ptrdiff_t cn_clamp(ptrdiff_t value, ptrdiff_t low, ptrdiff_t high) {
     return value < low ? low : value > high ? high : value;
 }
 
+/* dst[j] = src[j] for j < len; the last vector overlaps the one before. */
 CN_INLINE void cn_copy_run(CN_T *dst, const CN_T *src, ptrdiff_t len) {
     ptrdiff_t j = 0;
     for (; j + CN_LANES <= len; j += CN_LANES)
         cn_storeu(dst + j, cn_loadu(src + j));
-    for (; j < len; j++)
-        dst[j] = src[j];
+    if (j == len)
+        return;
+    if (len >= CN_LANES)
+        cn_storeu(dst + len - CN_LANES, cn_loadu(src + len - CN_LANES));
+    else
+        for (; j < len; j++)
+            dst[j] = src[j];
 }
 
 CN_INLINE void cn_zero_run(CN_T *dst, ptrdiff_t len) {
-    if (len > 0)
-        memset(dst, 0, (size_t)len * sizeof(CN_T));
+    for (ptrdiff_t j = 0; j < len; j++)
+        dst[j] = 0;
 }
