@@ -21,6 +21,7 @@ DRIVERS = ["_blocks", "_conv", "_conv_weight", "_pool"]
 # CONVNET_WERROR=1 turns C warnings into errors (the project's own CI does).
 SANITIZE = os.environ.get("CONVNET_SANITIZE") == "1"
 C_FLAGS = ["-std=c11", "-O3", "-ffp-contract=fast", "-fvisibility=hidden", "-pthread"]
+C_FLAGS.append("-g0")  # debug information would double the install
 LINK_FLAGS = ["-pthread"]
 if SANITIZE:
     sanitizers = ["-fsanitize=address,undefined", "-fno-omit-frame-pointer", "-g"]
