@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""What can be timed: a case knows its shapes, its operands and its amount of work.
+
+Operands are standard normal float32 arrays. The fixed ones belong to the layer, as its
+weights do, and may be prepared outside the clock; the rotating ones come with a call.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+Shape: TypeAlias = tuple[int, int, int, int]
+
+TITLES = {
+    "fwd": "convolution, forward",
+    "gx": "convolution, gradient to the input",
+    "gw": "convolution, gradient to the weights",
+    "max": "max pooling, forward",
+    "avg": "average pooling, forward",
+    "maxg": "max pooling, gradient",
+    "avgg": "average pooling, gradient",
+}
+
+
+class Operands(NamedTuple):
+    """The arrays that go into a call."""
+
+    fixed: tuple[Array, ...]
+    rotating: tuple[Array, ...]
+
+
+@dataclass(frozen=True)
+class Conv:
+    """One pass (`op` is fwd, gx or gw) of a convolution with a K x K kernel."""
+
+    unit: ClassVar[str] = "GFLOP/s"
+
+    name: str
+    op: str
+    N: int
+    IC: int
+    IH: int
+    IW: int
+    OC: int
+    K: int
+    S: int
+    P: int
+    G: int
+
+    @property
+    def x_shape(self) -> Shape:
+        """The input's shape."""
+        return self.N, self.IC, self.IH, self.IW
+
+    @property
+    def y_shape(self) -> Shape:
+        """The output's shape."""
+        image = self.x_shape[2:]
+        OH, OW = ((size + 2 * self.P - self.K) // self.S + 1 for size in image)
+        return self.N, self.OC, OH, OW
+
+    @property
+    def w_shape(self) -> Shape:
+        """The weight's shape."""
+        return self.OC, self.IC // self.G, self.K, self.K
+
+    @property
+    def work(self) -> int:
+        """Useful FLOPs: a multiplication and an addition per tap, padding included."""
+        return 2 * int(np.prod(self.w_shape)) * self.N * int(np.prod(self.y_shape[2:]))
+
+    @property
+    def terms(self) -> int:
+        """How many products make one element of the result, at most."""
+        if self.op == "gw":
+            return self.N * int(np.prod(self.y_shape[2:]))
+        channels = self.IC if self.op == "fwd" else self.OC
+        return channels // self.G * self.K**2
+
+    def operands(self, rng: np.random.Generator) -> Operands:
+        """Return the inputs of this pass."""
+        if self.op == "fwd":
+            fixed = _normal(rng, self.w_shape), _normal(rng, (self.OC,))
+            return Operands(fixed, (_normal(rng, self.x_shape),))
+        grad_y = _normal(rng, self.y_shape)
+        if self.op == "gx":
+            return Operands((_normal(rng, self.w_shape),), (grad_y,))
+        return Operands((), (grad_y, _normal(rng, self.x_shape)))
+
+    def __str__(self) -> str:
+        """Return the shape in words."""
+        return (
+            f"{self.IC} {self.IH}x{self.IW} -> {self.OC}, {self.K}x{self.K} "
+            f"s{self.S} p{self.P} g{self.G}"
+        )
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Pooling (`op` is max, avg, maxg or avgg) with a K x K window."""
+
+    unit: ClassVar[str] = "GB/s"
+
+    name: str
+    op: str
+    N: int
+    C: int
+    H: int
+    W: int
+    K: int
+    S: int
+    P: int
+
+    @property
+    def x_shape(self) -> Shape:
+        """The input's shape."""
+        return self.N, self.C, self.H, self.W
+
+    @property
+    def y_shape(self) -> Shape:
+        """The output's shape."""
+        image = self.x_shape[2:]
+        OH, OW = ((size + 2 * self.P - self.K) // self.S + 1 for size in image)
+        return self.N, self.C, OH, OW
+
+    @property
+    def work(self) -> int:
+        """Bytes read and written once; the max gradient reads int64 indices too."""
+        pixel = 4 + 8 * (self.op == "maxg")
+        return 4 * int(np.prod(self.x_shape)) + pixel * int(np.prod(self.y_shape))
+
+    @property
+    def terms(self) -> int:
+        """How many pixels make one element of the result, at most."""
+        return self.K * self.K
+
+    def operands(self, rng: np.random.Generator) -> Operands:
+        """Return the inputs of this operation."""
+        if self.op == "avgg":
+            return Operands((), (_normal(rng, self.y_shape),))
+        x = _normal(rng, self.x_shape)
+        if self.op != "maxg":
+            return Operands((), (x,))
+        # Late: this module is also loaded where a peer runs, and convnet must not be.
+        from convnet import reference
+
+        y, indices = reference.max_pool2d(
+            x, self.K, self.S, self.P, return_indices=True
+        )
+        return Operands((), (y, indices))
+
+    def __str__(self) -> str:
+        """Return the shape in words."""
+        return (
+            f"{self.N} x {self.C} {self.H}x{self.W}, {self.K}x{self.K} "
+            f"s{self.S} p{self.P}"
+        )
+
+
+Case: TypeAlias = Conv | Pool
+
+
+def title(case: Case, threads: int) -> str:
+    """Return what the cases of one table have in common."""
+    batch = f"N={case.N}, " if isinstance(case, Conv) else ""
+    return f"{TITLES[case.op]}, {batch}threads={threads}, {case.unit}"
+
+
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
+    return rng.standard_normal(shape, dtype=np.float32)

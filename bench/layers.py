@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: MIT
+"""The tables: which layers and poolings are timed, and how to choose among them."""
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+
+from bench.cases import Case, Conv, Pool
+
+CONV_PASSES = ("fwd", "gx", "gw")
+POOL_PASSES = ("max", "avg", "maxg", "avgg")
+PASSES = CONV_PASSES + POOL_PASSES
+
+# Layers of ResNet-50, VGG, MobileNet, ConvNeXt, ResNeXt and LeNet-5, and the one of a
+# first program. All are square, as in the networks; that odd shapes are right is the
+# tests' affair.
+LAYERS = """
+r50.conv1      3 224x224 ->   64  7x7 s2 p3 g1
+r50.l1.1x1a   64   56x56 ->   64  1x1 s1 p0 g1
+r50.l1.3x3    64   56x56 ->   64  3x3 s1 p1 g1
+r50.l1.1x1b   64   56x56 ->  256  1x1 s1 p0 g1
+r50.l1.1x1c  256   56x56 ->   64  1x1 s1 p0 g1
+r50.l2.3x3s2 128   56x56 ->  128  3x3 s2 p1 g1
+r50.l2.3x3   128   28x28 ->  128  3x3 s1 p1 g1
+r50.l2.1x1   512   28x28 ->  128  1x1 s1 p0 g1
+r50.l2.down  256   56x56 ->  512  1x1 s2 p0 g1
+r50.l3.3x3   256   14x14 ->  256  3x3 s1 p1 g1
+r50.l3.1x1  1024   14x14 ->  256  1x1 s1 p0 g1
+r50.l4.3x3   512     7x7 ->  512  3x3 s1 p1 g1
+r50.l4.1x1   512     7x7 -> 2048  1x1 s1 p0 g1
+vgg.1_1        3 224x224 ->   64  3x3 s1 p1 g1
+vgg.1_2       64 224x224 ->   64  3x3 s1 p1 g1
+vgg.2_2      128 112x112 ->  128  3x3 s1 p1 g1
+vgg.3_2      256   56x56 ->  256  3x3 s1 p1 g1
+vgg.4_2      512   28x28 ->  512  3x3 s1 p1 g1
+vgg.5        512   14x14 ->  512  3x3 s1 p1 g1
+mb.dw3s1      32 112x112 ->   32  3x3 s1 p1 g32
+mb.dw3s2      96 112x112 ->   96  3x3 s2 p1 g96
+mb.dw3.14    384   14x14 ->  384  3x3 s1 p1 g384
+mb.dw5.28    120   28x28 ->  120  5x5 s1 p2 g120
+convnext.dw7  96   56x56 ->   96  7x7 s1 p3 g96
+resnext.g32  128   56x56 ->  128  3x3 s1 p1 g32
+lenet1         1   28x28 ->    6  5x5 s1 p2 g1
+lenet2         6   14x14 ->   16  5x5 s1 p0 g1
+seed28         1   28x28 ->    5  3x3 s1 p0 g1
+"""
+
+# The first pooling of ResNet-50; VGG's, early and late; Inception's; a global average;
+# LeNet's.
+POOLINGS = """
+pool.1x64x112x112.k3s2p1
+pool.16x64x112x112.k2s2p0
+pool.8x256x28x28.k2s2p0
+pool.4x192x35x35.k3s1p1
+pool.16x1024x7x7.k7s7p0
+pool.64x6x28x28.k2s2p0
+"""
+
+# One layer of each kind, none of them long.
+QUICK = (
+    *("r50.l1.1x1a", "r50.l1.3x3", "r50.l3.3x3", "mb.dw3.14", "lenet2"),
+    "pool.1x64x112x112.k3s2p1",
+)
+
+
+def names() -> list[str]:
+    """Return the names of all layers and poolings."""
+    return [row.split()[0] for row in (LAYERS + POOLINGS).split("\n") if row]
+
+
+def matching(patterns: Sequence[str]) -> list[str]:
+    """Return the names that match one of the shell patterns, or all without any."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names()):
+            raise ValueError(f"no layer is called {pattern!r}; see --list")
+    return [
+        name
+        for name in names()
+        if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+    ]
+
+
+def convolutions(chosen: Sequence[str], op: str, N: int) -> Iterator[Case]:
+    """Yield one pass of each chosen layer, with N images."""
+    for row in LAYERS.strip().split("\n"):
+        name, IC, size, _, OC, kernel, *rest = row.split()
+        if name in chosen:
+            (IH, IW), (K, _) = _numbers(size), _numbers(kernel)
+            S, P, G = (int(field[1:]) for field in rest)
+            yield Conv(name, op, N, int(IC), IH, IW, int(OC), K, S, P, G)
+
+
+def poolings(chosen: Sequence[str], op: str) -> Iterator[Case]:
+    """Yield one operation of each chosen pooling."""
+    for name in POOLINGS.split():
+        if name in chosen:
+            _, size, window = name.split(".")
+            N, C, H, W = _numbers(size)
+            K, S, P = _numbers(window[1:].replace("s", "x").replace("p", "x"))
+            yield Pool(name, op, N, C, H, W, K, S, P)
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split("x")]

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""convnet as a user calls it, in NCHW; and its plain reference, which is the judge."""
+
+from types import ModuleType
+
+import convnet
+from bench.cases import Array, Conv, Pool
+from bench.libraries import Library, Run
+from convnet import reference
+
+
+class Convnet(Library):
+    """The public functions, with nothing prepared."""
+
+    functions: ModuleType = convnet
+
+    def __init__(self, threads: int) -> None:
+        convnet.set_num_threads(threads)
+        self.threads = convnet.get_num_threads()
+        self.version = f"{convnet.__version__} {convnet.get_isa()}"
+
+    def fwd(self, case: Conv, weight: Array, bias: Array) -> Run:
+        """Add the bias to conv(x, weight)."""
+        conv2d = self.functions.conv2d
+        return lambda x: conv2d(x, weight, bias, case.S, case.P, 1, case.G)
+
+    def gx(self, case: Conv, weight: Array) -> Run:
+        """Gradient to the input."""
+        grad = self.functions.conv2d_grad_input
+        shape = case.x_shape
+        return lambda grad_y: grad(grad_y, weight, shape, case.S, case.P, 1, case.G)
+
+    def gw(self, case: Conv) -> Run:
+        """Gradient to the weights."""
+        grad = self.functions.conv2d_grad_weight
+        shape = case.w_shape
+        return lambda grad_y, x: grad(grad_y, x, shape, case.S, case.P, 1, case.G)
+
+    def max(self, case: Pool) -> Run:
+        """Largest of each window."""
+        pool = self.functions.max_pool2d
+        return lambda x: pool(x, case.K, case.S, case.P)
+
+    def avg(self, case: Pool) -> Run:
+        """Mean of each window."""
+        pool = self.functions.avg_pool2d
+        return lambda x: pool(x, case.K, case.S, case.P)
+
+    def maxg(self, case: Pool) -> Run:
+        """Gradient of max pooling."""
+        grad, shape = self.functions.max_pool2d_grad, case.x_shape
+        return lambda grad_y, indices: grad(
+            grad_y, indices, shape, case.K, case.S, case.P
+        )
+
+    def avgg(self, case: Pool) -> Run:
+        """Gradient of average pooling."""
+        grad, shape = self.functions.avg_pool2d_grad, case.x_shape
+        return lambda grad_y: grad(grad_y, shape, case.K, case.S, case.P)
+
+
+class Reference(Convnet):
+    """The same functions in plain NumPy."""
+
+    functions = reference

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""The bench measures what it says: baselines are right, wrong results never count."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tolerance import tolerance
+
+from bench import layers
+from bench.cases import TITLES, Conv, Pool
+from bench.libraries import load_class
+from bench.libraries.convnet import Reference
+from bench.plot import write_plot
+from bench.results import Comparison, Record, Result, summary
+from bench.timing import Runner, order
+
+ROOT = Path(__file__).parent.parent
+SHORT = ["--rounds", "2", "--seconds-per-case", "0.02", "--threads", "1"]
+
+# A library that is wrong at once, one that dies, one that brings a thread too many, and
+# one that is right but slow.
+STRANGERS = """
+import os
+import numpy as np
+from bench.libraries import Library
+from bench.libraries.convnet import Reference
+
+class Wrong(Library):
+    version = "0"
+    def fwd(self, case, weight, bias):
+        y = np.zeros(case.y_shape, np.float32)
+        return lambda x: y
+
+class Dying(Library):
+    version = "0"
+    def fwd(self, case, weight, bias):
+        return lambda x: os._exit(1)
+
+class Greedy(Wrong):
+    def __init__(self, threads):
+        self.threads = threads + 1
+
+class Right(Reference):
+    pass
+"""
+
+
+def run_bench(arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the bench as a user does, with the strangers within its reach."""
+    (folder / "strangers.py").write_text(STRANGERS)
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *SHORT, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_bench_without_peers(tmp_path):
+    file = tmp_path / "result.json"
+    options = ["--batch", "3", "--peers", "", "--json", str(file)]
+    done = run_bench(["--layers", "seed28", "pool.64*", *options], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(done.stdout.count(name) == 1 for name in TITLES.values())
+    content = json.loads(file.read_text())
+    assert {"cpu", "isa", "numpy", "convnet"} <= content["machine"].keys()
+    assert content["seed"] == 0
+    assert content["runs"][0]["threads"] == 1
+    assert [case["op"] for case in content["cases"]] == list(layers.PASSES)
+    for case in content["cases"]:
+        (result,) = case["results"]
+        assert result["status"] == "ok"
+        assert result["error"] <= result["tolerance"]
+        assert len(result["seconds"]) == 2
+        low, median, high = result["rate"].values()
+        assert 0 < low <= median <= high
+        work = case["work"] / 1e9
+        assert work / max(result["seconds"]) <= median <= work / min(result["seconds"])
+        assert case["limit"] > 0
+        assert case["ratio"] is None
+
+
+def test_bench_flags_wrong_and_failing_libraries(tmp_path):
+    file = tmp_path / "result.json"
+    strangers = ("Wrong", "Dying", "Greedy", "Right")
+    peers = ",".join(f"strangers:{name}" for name in strangers)
+    options = ["--passes", "fwd", "--peers", peers, "--json", str(file)]
+    done = run_bench(["--layers", "seed28", "lenet2", *options], tmp_path)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(file.read_text())
+    assert (
+        "2 threads where 1 were set"
+        in content["runs"][0]["failures"]["strangers:Greedy"]
+    )
+    for case in content["cases"]:
+        ours, wrong, dying, right = case["results"]
+        assert [ours["status"], right["status"]] == ["ok", "ok"]
+        assert wrong["status"] == "wrong"
+        assert wrong["error"] > wrong["tolerance"]
+        assert wrong["seconds"] == []
+        assert dying["status"] == "failed"
+        assert case["fastest"] == "strangers:Right"
+        assert case["ratio"]["median"] > 0
+    row = next(line for line in done.stdout.splitlines() if line.startswith("lenet2 "))
+    assert "WRONG" in row
+    assert "FAIL" in row
+    assert "WRONG: strangers:Wrong on lenet2: error" in done.stdout
+
+
+def test_bench_refuses_what_it_does_not_know(tmp_path):
+    for options in (
+        ["--layers", "nonsense"],
+        ["--passes", "fwd,sideways"],
+        ["--peers", "nonsense"],
+        ["--batch", "1,2,3", "--threads", "1,2"],
+    ):
+        done = run_bench(options, tmp_path)
+        assert done.returncode == 2
+        assert "error:" in done.stderr
+
+
+# N, channels, H, W, ... kernel, stride, padding (and groups).
+POOL_SHAPES = [(2, 3, 11, 7, 3, 2, 1), (3, 2, 8, 13, 2, 3, 0)]
+CONV_SHAPES = [(2, 6, 11, 7, 4, 3, 2, 1, 2), (3, 5, 8, 13, 7, 2, 3, 0, 1)]
+
+
+BASELINES = [
+    *(("convnet", op) for op in layers.PASSES),
+    *(("numpy", op) for op in (*layers.CONV_PASSES, "max", "avg")),
+    *(("scipy", op) for op in layers.CONV_PASSES),
+]
+
+
+@pytest.mark.parametrize(("library", "op"), BASELINES)
+def test_baseline_is_right(library, op):
+    if op in layers.CONV_PASSES:
+        cases = [Conv("", op, *shape) for shape in CONV_SHAPES]
+    else:
+        cases = [Pool("", op, *shape) for shape in POOL_SHAPES]
+    stand = load_class(library)(1)
+    for case in cases:
+        operands = case.operands(np.random.default_rng(5))
+        result = getattr(stand, op)(case, *operands.fixed)(*operands.rotating)
+        right = getattr(Reference(1), op)(case, *operands.fixed)(*operands.rotating)
+        assert result.shape == right.shape
+        bound = tolerance(np.float32, case.terms, np.abs(right).max())
+        np.testing.assert_allclose(result, right, rtol=0, atol=bound)
+
+
+def test_case_counts_work_by_the_definition():
+    N, IC, OC, K, G, OH, OW = 2, 6, 4, 3, 2, 6, 4
+    case = Conv("", "gw", N, IC, 11, 7, OC, K, 2, 1, G)
+    assert case.y_shape == (N, OC, OH, OW)
+    assert case.work == 2 * N * OC * IC // G * K * K * OH * OW
+    assert case.terms == N * OH * OW
+    pool = Pool("", "maxg", N, IC, 11, 7, K, 2, 1)
+    assert pool.work == 4 * N * IC * (11 * 7 + 3 * OH * OW)
+
+
+def comparison(ours, name="a", **peers):
+    """Return a comparison of given times."""
+    times = {"convnet": ours, **peers}
+    results = [Result(name, seconds=seconds) for name, seconds in times.items()]
+    return Comparison(Conv(name, "fwd", *CONV_SHAPES[0]), 1, 100.0, results)
+
+
+def test_ratio_is_taken_round_by_round():
+    # The machine slows down threefold for a round: no ratio may see that.
+    measured = comparison([1.0, 3.0, 1.0], slow=[4.0, 12.0, 4.0], fast=[2.0, 6.0, 2.0])
+    assert measured.fastest.library == "fast"
+    assert measured.ratio == (2.0, 2.0, 2.0)
+
+
+def test_wrong_result_never_counts():
+    measured = comparison([1.0], fast=[0.1], right=[0.5])
+    measured.results[1].status = "wrong"
+    assert measured.fastest.library == "right"
+    measured.ours.status = "wrong"
+    assert measured.ratio is None
+    assert not Record([measured]).all_right
+
+
+def test_summary_counts_losses_as_plainly_as_wins():
+    ratios = {"a": 4.0, "b": 1.01, "c": 0.25}
+    group = [comparison([1.0], name, peer=[r]) for name, r in ratios.items()]
+    found = summary(group)
+    assert (found.cases, found.faster, found.slower) == (3, 1, 1)
+    assert (found.worst, found.worst_case) == (0.25, "c")
+    assert found.geometric_mean == pytest.approx(1.01 ** (1 / 3))
+
+
+def test_order_lets_each_library_go_first_and_last():
+    runners = [Runner(None, Result(name)) for name in "abc"]
+    rounds = [order(runners, i) for i in range(6)]
+    for place in 0, -1:
+        assert {turns[place].result.library for turns in rounds} == set("abc")
+
+
+def test_plot_draws_every_table(tmp_path):
+    measured = [comparison([1.0], peer=[2.0]), comparison([], peer=[2.0])]
+    write_plot(tmp_path / "bench.svg", measured)
+    assert "convolution, forward, N=2" in (tmp_path / "bench.svg").read_text()
