@@ -79,9 +79,12 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
     """Open an archive whose entries may fit into it; say which file is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
-            stored = sum(info.compress_size for info in archive.infolist())
-            if stored > path.stat().st_size:
-                raise ValueError(f"its entries claim {stored} bytes")
+            size, entries = path.stat().st_size, archive.infolist()
+            stored = sum(info.compress_size for info in entries)
+            if stored > size:
+                raise ValueError(f"its entries claim {stored} of {size} bytes")
+            if not all(0 <= info.header_offset < size for info in entries):
+                raise ValueError("an entry lies outside the file")
             yield archive
     except UNREADABLE as error:
         raise ValueError(f"{path} is no file of weights: {error}") from error

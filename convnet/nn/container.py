@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: MIT
+"""Modules made of modules: one after another, and side by side with a sum."""
+
+from collections.abc import Iterator
+from typing import overload
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from convnet._check import Array
+from convnet.nn.module import Module
+
+
+class Sequential(Module):
+    """Run modules one after another; `backward` runs them in reverse.
+
+    Parameters
+    ----------
+    *modules : Module
+        Each may stand in a network only once, because it keeps one forward call.
+
+    Examples
+    --------
+    >>> from convnet.nn import Conv2d, Flatten, Linear, ReLU
+    >>> net = Sequential(Conv2d(1, 3, (3, 2)), ReLU(), Flatten(), Linear(3 * 5 * 4, 2))
+    >>> net(np.ones((11, 1, 7, 5), np.float32)).shape
+    (11, 2)
+    >>> sorted(net.state_dict())
+    ['0.bias', '0.weight', '3.bias', '3.weight']
+    >>> net[0].weight.value.shape
+    (3, 1, 3, 2)
+    """
+
+    def __init__(self, *modules: Module) -> None:
+        self.layers = modules
+        _check_distinct(*modules)
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the output of the last module."""
+        for layer in self.layers:
+            x = layer.forward(x)
+        return np.asarray(x)
+
+    def backward(self, grad_y: ArrayLike) -> Array:
+        """Return the gradient of the first module's input."""
+        for layer in reversed(self.layers):
+            grad_y = layer.backward(grad_y)
+        return np.asarray(grad_y)
+
+    def accumulate(self, grad_y: ArrayLike) -> None:
+        """Run backward only as far as there is something to learn."""
+        learning = [i for i, layer in enumerate(self.layers) if layer.parameters()]
+        if learning:
+            first, *later = self.layers[learning[0] :]
+            for layer in reversed(later):
+                grad_y = layer.backward(grad_y)
+            first.accumulate(grad_y)
+
+    def infer(self, x: ArrayLike) -> Array:
+        """Return the output of the last module, and keep nothing."""
+        for layer in self.layers:
+            x = layer.infer(x)
+        return np.asarray(x)
+
+    def children(self) -> dict[str, Module]:
+        """Return the modules by their position: "0", "1", ..."""
+        return {str(i): layer for i, layer in enumerate(self.layers)}
+
+    def __len__(self) -> int:
+        """Return the number of modules."""
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Module]:
+        """Iterate over the modules in order."""
+        return iter(self.layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Sequential": ...
+    def __getitem__(self, index: int | slice) -> Module:
+        """Return one module, or a part of the network that shares its modules."""
+        if isinstance(index, slice):
+            return Sequential(*self.layers[index])
+        return self.layers[index]
+
+
+class Residual(Module):
+    """Add a path around a module: ``y = body(x) + shortcut(x)``.
+
+    Parameters
+    ----------
+    body : Module
+    shortcut : Module, optional
+        Without it ``y = body(x) + x``.
+
+    Examples
+    --------
+    >>> from convnet.nn import Conv2d
+    >>> block = Residual(Conv2d(3, 3, (3, 5), padding=(1, 2)))
+    >>> block(np.ones((2, 3, 11, 7), np.float32)).shape
+    (2, 3, 11, 7)
+    """
+
+    def __init__(self, body: Module, shortcut: Module | None = None) -> None:
+        self.body = body
+        self.shortcut = shortcut
+        _check_distinct(*self.children().values())
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the sum of both paths."""
+        y = self.body.forward(x)
+        return _add(y, x if self.shortcut is None else self.shortcut.forward(x))
+
+    def backward(self, grad_y: ArrayLike) -> Array:
+        """Return the sum of both paths' gradients."""
+        grad_x = self.body.backward(grad_y)
+        around = grad_y if self.shortcut is None else self.shortcut.backward(grad_y)
+        return _add(grad_x, around)
+
+    def accumulate(self, grad_y: ArrayLike) -> None:
+        """Add to the gradients of the parameters alone."""
+        for path in self.children().values():
+            path.accumulate(grad_y)
+
+    def infer(self, x: ArrayLike) -> Array:
+        """Return the sum of both paths, and keep nothing."""
+        y = self.body.infer(x)
+        return _add(y, x if self.shortcut is None else self.shortcut.infer(x))
+
+
+def _check_distinct(*modules: Module) -> None:
+    """Refuse what is no module, and a module that stands in two places."""
+    seen: set[int] = set()
+    for module in modules:
+        if not isinstance(module, Module):
+            raise TypeError(f"expected a Module, got {module!r}")
+        inner = {id(part) for part in module.modules()}
+        if seen & inner:
+            raise ValueError(f"a module stands in two places: {module!r}")
+        seen |= inner
+
+
+def _add(body: Array, around: ArrayLike) -> Array:
+    """Return the sum of what two paths give, which must not broadcast."""
+    around = np.asarray(around)
+    if body.shape != around.shape:
+        raise ValueError(
+            f"the body gives shape {body.shape}, but the shortcut {around.shape}"
+        )
+    total: Array = body + around
+    return total

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: MIT
+"""Convolutional layers, which hold parameters and call `convnet.functional`."""
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from convnet._check import Array
+from convnet._geometry import (
+    LARGEST,
+    IntOrPair,
+    Padding,
+    Pair,
+    as_int,
+    as_pair,
+    conv_window,
+)
+from convnet.functional import (
+    conv2d,
+    conv2d_grad_bias,
+    conv2d_grad_input,
+    conv2d_grad_weight,
+)
+from convnet.nn import init
+from convnet.nn._arrays import channels_last
+from convnet.nn.container import Sequential
+from convnet.nn.module import Module, Parameter, unusual
+
+
+class Conv2d(Module):
+    """Cross-correlate images with learned filters; see `convnet.conv2d` for the maths.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        IC and OC, multiples of `groups`.
+    kernel_size : int or (int, int)
+        KH and KW, in pixels.
+    stride, padding, dilation, groups
+        As in `convnet.conv2d`.
+    bias : True, False or "untied"
+        One value per filter, none, or one per output position.
+    input_size : (int, int), optional
+        (IH, IW), which an untied bias needs to know the output's size.
+    layout : {"NCHW", "NHWC"}
+        Of inputs, outputs and an untied bias; `weight` is the same in both.
+    dtype : dtype, float32 or float64
+        Of the parameters.
+    rng : int or numpy.random.Generator, optional
+        Source of the start values, drawn as torch does:
+        ``uniform(-1/sqrt(fan_in), 1/sqrt(fan_in))``, ``fan_in = IC/groups * KH * KW``.
+
+    Attributes
+    ----------
+    weight : Parameter of shape (OC, IC / groups, KH, KW)
+    bias : Parameter of shape (OC,), or (OC, OH, OW) or in NHWC (OH, OW, OC); or None
+
+    Examples
+    --------
+    >>> layer = Conv2d(3, 5, (3, 2), padding="same", rng=0)
+    >>> x = np.ones((2, 3, 11, 7), np.float32)
+    >>> layer(x).shape
+    (2, 5, 11, 7)
+    >>> layer.backward(np.ones((2, 5, 11, 7), np.float32)).shape
+    (2, 3, 11, 7)
+    >>> layer.weight.grad.shape
+    (5, 3, 3, 2)
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: Padding = 0,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+        bias: bool | str = True,
+        *,
+        input_size: Pair | None = None,
+        layout: str = "NCHW",
+        dtype: DTypeLike = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        self.in_channels = as_int(in_channels, "in_channels")
+        self.out_channels = as_int(out_channels, "out_channels")
+        self.kernel_size = as_pair(kernel_size, "kernel_size")
+        self.stride = as_pair(stride, "stride")
+        self.padding = padding
+        self.dilation = as_pair(dilation, "dilation")
+        self.groups = as_int(groups, "groups")
+        self.layout = layout
+        channels_last(layout)
+        if in_channels % groups or out_channels % groups:
+            raise ValueError(
+                f"in_channels {in_channels} and out_channels {out_channels} must be "
+                f"multiples of groups {groups}"
+            )
+        rng = np.random.default_rng(rng)
+        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        self.weight = Parameter(init.kaiming_uniform(shape, rng, dtype), "weight")
+        self.bias: Parameter | None = None
+        bias_shape = self._bias_shape(bias, input_size)
+        if bias_shape is not None:
+            bound = init.fan_in(shape) ** -0.5
+            self.bias = Parameter(init.uniform(bias_shape, bound, rng, dtype), "bias")
+
+    def forward(self, x: ArrayLike) -> Array:
+        """Return the convolution of `x`, one image or a batch."""
+        x = np.asarray(x)
+        y = Conv2d.infer(self, x)
+        self._saved = x
+        return y
+
+    def backward(self, grad_y: ArrayLike) -> Array:
+        """Return grad_x; add to the gradients of weight and bias."""
+        x = self._recall()
+        grad_x = conv2d_grad_input(
+            grad_y, self.weight.value, x.shape, *self._window, layout=self.layout
+        )
+        Conv2d.accumulate(self, grad_y)
+        return grad_x
+
+    def accumulate(self, grad_y: ArrayLike) -> None:
+        """Add to the gradients of weight and bias alone."""
+        x, shape = self._recall(), self.weight.value.shape
+        self.weight.grad += conv2d_grad_weight(
+            grad_y, x, shape, *self._window, layout=self.layout
+        )
+        if self.bias is not None:
+            untied = self.bias.value.ndim == 3
+            self.bias.grad += conv2d_grad_bias(
+                grad_y, untied=untied, layout=self.layout
+            )
+
+    def infer(self, x: ArrayLike) -> Array:
+        """Return the convolution of `x`, and keep nothing."""
+        bias = None if self.bias is None else self.bias.value
+        return conv2d(x, self.weight.value, bias, *self._window, layout=self.layout)
+
+    @property
+    def _window(self) -> tuple[Pair, Padding, Pair, int]:
+        """Return the arguments that all calls share, in their order."""
+        return self.stride, self.padding, self.dilation, self.groups
+
+    def _bias_shape(
+        self, bias: bool | str, input_size: Pair | None
+    ) -> tuple[int, ...] | None:
+        """Return the shape of the bias; refuse a padding that no image could have."""
+        if bias not in (True, False, "untied"):
+            raise ValueError(f"bias must be True, False or 'untied', got {bias!r}")
+        if bias == "untied" and input_size is None:
+            raise ValueError("an untied bias needs input_size=(IH, IW)")
+        image = as_pair(input_size or LARGEST, "input_size")
+        OH, OW = conv_window(
+            image, self.kernel_size, self.stride, self.padding, self.dilation
+        ).output
+        if bias == "untied":
+            OC = self.out_channels
+            return (OH, OW, OC) if channels_last(self.layout) else (OC, OH, OW)
+        return (self.out_channels,) if bias else None
+
+    def _describe(self) -> str:
+        kind = {None: False, 1: True, 3: "untied"}
+        bias = kind[None if self.bias is None else self.bias.value.ndim]
+        sizes = f"{self.in_channels}, {self.out_channels}, {self.kernel_size}"
+        return sizes + unusual(
+            stride=(self.stride, (1, 1)),
+            padding=(self.padding, 0),
+            dilation=(self.dilation, (1, 1)),
+            groups=(self.groups, 1),
+            bias=(bias, True),
+            layout=(self.layout, "NCHW"),
+        )
+
+
+class SeparableConv2d(Sequential):
+    """A filter for each channel alone, then a 1x1 convolution that mixes channels.
+
+    The first convolution has ``groups=in_channels`` and no bias.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size, stride, padding, dilation, bias
+        As in `Conv2d`; an untied bias is not offered.
+    layout, dtype, rng
+        As in `Conv2d`.
+
+    Examples
+    --------
+    >>> layer = SeparableConv2d(3, 5, (3, 2), padding=(1, 0), rng=0)
+    >>> layer(np.ones((2, 3, 11, 7), np.float32)).shape
+    (2, 5, 11, 6)
+    >>> [p.value.shape for p in layer.parameters()]
+    [(3, 1, 3, 2), (5, 3, 1, 1), (5,)]
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: Padding = 0,
+        dilation: IntOrPair = 1,
+        bias: bool = True,
+        *,
+        layout: str = "NCHW",
+        dtype: DTypeLike = np.float32,
+        rng: int | np.random.Generator | None = None,
+    ) -> None:
+        rng = np.random.default_rng(rng)
+        depthwise = Conv2d(
+            in_channels,
+            in_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            groups=in_channels,
+            bias=False,
+            layout=layout,
+            dtype=dtype,
+            rng=rng,
+        )
+        pointwise = Conv2d(
+            in_channels,
+            out_channels,
+            1,
+            bias=bias,
+            layout=layout,
+            dtype=dtype,
+            rng=rng,
+        )
+        super().__init__(depthwise, pointwise)

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""Prepared networks: the same numbers from a snapshot that nothing can change."""
+
+import copy
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import joblib
+import numpy as np
+import pytest
+from tolerance import tolerance
+
+from convnet import nn
+
+
+def conv_norm_relu(layout, bias):
+    rng = np.random.default_rng(0)
+    size = {"input_size": (11, 7)} if bias == "untied" else {}
+    conv = nn.Conv2d(3, 5, (3, 2), bias=bias, layout=layout, rng=rng, **size)
+    norm = nn.BatchNorm2d(5, layout=layout)
+    norm.weight.value = rng.standard_normal(5).astype(np.float32)
+    norm.bias.value = rng.standard_normal(5).astype(np.float32)
+    return nn.Sequential(conv, norm, nn.ReLU())
+
+
+def residual_net():
+    rng = np.random.default_rng(0)
+    return nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 5, (3, 2), rng=rng), nn.Dropout(0.5)),
+        nn.BatchNorm2d(5),
+        nn.ReLU(),
+        nn.Residual(
+            nn.Sequential(nn.Conv2d(5, 5, 1, rng=rng), nn.BatchNorm2d(5), nn.ReLU()),
+            nn.Sequential(nn.BatchNorm2d(5)),
+        ),
+        nn.ReLU(),
+        nn.MaxPool2d((2, 3)),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(5 * 4 * 2, 13, rng=rng),
+        nn.ReLU(),
+        nn.Linear(13, 2, rng=rng),
+        nn.Softmax(),
+    )
+
+
+NETS = {
+    "residual": residual_net,
+    "conv_norm_relu": lambda: conv_norm_relu("NCHW", True),
+    "no_bias": lambda: conv_norm_relu("NCHW", False),
+    "untied": lambda: conv_norm_relu("NCHW", "untied"),
+    "nhwc": lambda: conv_norm_relu("NHWC", True),
+    "nhwc_untied": lambda: conv_norm_relu("NHWC", "untied"),
+    "separable": lambda: nn.Sequential(
+        nn.SeparableConv2d(3, 5, (3, 2), rng=0), nn.BatchNorm2d(5)
+    ),
+    "activation_first": lambda: nn.Sequential(nn.Dropout(0.5), nn.ReLU(), nn.Tanh()),
+    "nothing": lambda: nn.Sequential(nn.Dropout(0.5)),
+    "one_layer": lambda: nn.Conv2d(3, 5, (3, 2), rng=0),
+}
+
+
+@pytest.fixture(params=NETS)
+def net(request):
+    """Return a network whose averages have seen two batches."""
+    net = NETS[request.param]()
+    for seed in (1, 2):
+        net(images(request.param, seed))
+    return net
+
+
+@pytest.fixture
+def x(request):
+    name = request.node.callspec.params["net"]
+    return images(name, 3)
+
+
+def images(name, seed):
+    shape = (4, 11, 7, 3) if name.startswith("nhwc") else (4, 3, 11, 7)
+    x = np.random.default_rng(seed).standard_normal(shape) + 0.25
+    return x.astype(np.float32)
+
+
+def test_outputs_are_those_of_eval_mode(net, x):
+    before = x.copy()
+    prepared = net.prepare()
+    want = net.eval()(x)
+    atol = tolerance(np.float32, 40, float(np.abs(want).max()) + 1)
+    np.testing.assert_allclose(prepared(x), want, rtol=0, atol=atol)
+    np.testing.assert_allclose(prepared(x[0]), want[0], rtol=0, atol=atol)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_preparing_changes_nothing_in_the_module(net, x):
+    state, grads = net.state_dict(), [p.grad for p in net.parameters()]
+    net.prepare()(x)
+    assert net.training
+    assert all(p.grad is g for p, g in zip(net.parameters(), grads, strict=True))
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, state[name])
+
+
+def test_a_snapshot_stays_as_it_is(net, x):
+    prepared = net.prepare()
+    before = prepared(x).copy()
+    for array in net._state().values():
+        array += 1
+    np.testing.assert_array_equal(prepared(x), before)
+    with pytest.raises(AttributeError):
+        prepared.weight = 1
+    with pytest.raises(AttributeError):
+        prepared._network = net
+    for array in prepared._network._state().values():
+        assert not array.flags.writeable
+    assert not hasattr(prepared, "backward")
+
+
+def test_copies_give_the_same_bits(net, x):
+    prepared = net.prepare()
+    file = io.BytesIO()
+    joblib.dump(prepared, file)
+    file.seek(0)
+    for twin in (copy.deepcopy(prepared), joblib.load(file)):
+        np.testing.assert_array_equal(twin(x), prepared(x))
+        for array in twin._network._state().values():
+            assert not array.flags.writeable
+
+
+def test_many_threads_may_call_it():
+    prepared = residual_net().prepare()
+    inputs = [images("residual", seed) for seed in range(12)]
+    alone = [prepared(x) for x in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for y, want in zip(pool.map(prepared, inputs), alone, strict=True):
+                np.testing.assert_array_equal(y, want)
+
+
+def test_batch_norm_vanishes_into_the_convolution():
+    network = residual_net().prepare()._network
+    kinds = [type(layer).__name__ for layer in network]
+    assert kinds == [
+        "Conv2d",
+        "OverwritingReLU",
+        "Residual",
+        "OverwritingReLU",
+        "MaxPool2d",
+        "ReLU",
+        "Flatten",
+        "Linear",
+        "OverwritingReLU",
+        "Linear",
+        "Softmax",
+    ]
+    assert [type(m).__name__ for m in network[2].body] == ["Conv2d", "OverwritingReLU"]
+
+
+def test_batch_norm_of_another_layout_stays():
+    net = nn.Sequential(nn.Conv2d(3, 7, (3, 1)), nn.BatchNorm2d(7, layout="NHWC"))
+    x = np.random.default_rng(0).standard_normal((2, 3, 5, 7)).astype(np.float32)
+    prepared = net.prepare()
+    assert len(list(prepared._network)) == 2
+    np.testing.assert_array_equal(prepared(x), net.infer(x))
+
+
+def test_memory_for_gradients_is_not_copied():
+    net = nn.Linear(1009, 101)
+    snapshot = net.prepare()._network
+    assert snapshot.weight.grad.strides == (0, 0)
