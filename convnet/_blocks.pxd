@@ -4,7 +4,8 @@
 #
 # All dense passes are one operation on strided arrays, for each group:
 #
-#   y[n, r, i, j] = sum over c, t of  w[r, c, t] * x[n, c, i*step_h + dh[t], j*step_w + dw[t]]
+#   y[n, r, i, j] = sum over c, t of
+#                   w[r, c, t] * x[n, c, i*step_h + dh[t], j*step_w + dw[t]]
 #
 # A Gather is the pixel side of it: which pixels of x the output pixels (n, i, j) read,
 # how the output is cut into blocks, and how a block's slab of x is laid out.
@@ -67,14 +68,15 @@ cdef Chunk get_chunk(const Gather *g, Py_ssize_t index) noexcept nogil
 cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil
 cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogil
 
-# Turn to block `index`; then bring in channels [c, c + n) of a group's x, and cut runs of
-# output pixels into segments.
+# Turn to block `index`; then bring in channels [c, c + n) of a group's x, and cut runs
+# of output pixels into segments.
 cdef void open_block(const Gather *g, Block *block, Py_ssize_t index) noexcept nogil
 cdef const char *load_channels(
     const Gather *g, const Block *block, const char *x, Py_ssize_t c, Py_ssize_t n
 ) noexcept nogil
 cdef void cut_panel(
-    const Gather *g, const Block *block, Py_ssize_t first, Py_ssize_t n, cn_panel_t *panel
+    const Gather *g, const Block *block, Py_ssize_t first, Py_ssize_t n,
+    cn_panel_t *panel,
 ) noexcept nogil
 
 # What explain() shows of a plan: a dict of plain numbers.

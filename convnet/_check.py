@@ -23,7 +23,7 @@ Shape: TypeAlias = tuple[int, ...]
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 # Type codes of bool and all integers, which NumPy promotes to float32 or float64.
 _REAL = frozenset("?bBhHiIlLqQfd")
-# Steps after which the exact search for shared memory gives up: microseconds.
+# Steps after which the exact search for shared memory gives up, in about 0.2 ms.
 _OVERLAP_WORK = 10_000
 
 

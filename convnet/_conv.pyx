@@ -195,7 +195,7 @@ cdef int run_product(
 
 
 cdef void plan_rows(Product *p) noexcept nogil:
-    """Let tasks share a block's rows where there are few blocks; threads don't count."""
+    """Let tasks share a block's rows where there are few blocks, for any threads."""
     cdef Py_ssize_t blocks = p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
     cdef Py_ssize_t parts = max(1, 8 // blocks)
     p.n_panels = (p.R + p.pixels.kernels.mr - 1) // p.pixels.kernels.mr
@@ -220,7 +220,7 @@ cdef Py_ssize_t workspace_bytes(const Product *p) noexcept nogil:
 cdef inline char *packed_rows(
     const Product *p, Py_ssize_t group, Py_ssize_t panel, Py_ssize_t k, Py_ssize_t depth
 ) noexcept nogil:
-    """Panel of `depth` reduction steps from k on: chunk by chunk, each with all rows."""
+    """Panel of `depth` reduction steps from k on: chunk by chunk, all rows each."""
     cdef Py_ssize_t K = p.pixels.x.C * p.pixels.taps.n
     return p.packed + (
         ((group * K + k) * p.n_panels + panel * depth)

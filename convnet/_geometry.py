@@ -189,7 +189,7 @@ def _misses(I: int, O: int, S: int, D: int, before: int) -> bool:  # noqa: E741
     if D <= I:
         return False
     early = min(O, -(-before // S), D // gcd(S, D))
-    return I < 1 or any((oh * S - before) % D >= I for oh in range(early))
+    return any((oh * S - before) % D >= I for oh in range(early))
 
 
 def _too_small(image: Pair, window: Window) -> ValueError:

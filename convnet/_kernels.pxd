@@ -69,7 +69,9 @@ cdef extern from "convnet.h" nogil:
         void (*add_plane)(
             void *, const cn_plane_t *, const void *, const cn_plane_t *, int
         ) noexcept nogil
-        void (*max_pool)(void *, int64_t *, const void *, const cn_pool_t *) noexcept nogil
+        void (*max_pool)(
+            void *, int64_t *, const void *, const cn_pool_t *
+        ) noexcept nogil
         int (*check_indices)(const int64_t *, const cn_pool_t *) noexcept nogil
         void (*max_pool_grad)(
             void *, const void *, const int64_t *, const cn_pool_t *

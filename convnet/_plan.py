@@ -177,7 +177,7 @@ def explain(
 def _imagine(
     shape: tuple[int, ...], dtype: np.dtype[Any], channels_last: bool
 ) -> check.Array:
-    """Return an array of this NCHW shape, strided like a new one, without its memory."""
+    """Return an array of this NCHW shape, strided as if new, without its memory."""
     order = (0, 2, 3, 1) if channels_last else range(len(shape))
     strides, step = [0] * len(shape), dtype.itemsize
     for axis in reversed(order):
