@@ -21,7 +21,8 @@ Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
-# Type codes of bool and all integers, which NumPy promotes to float32 or float64.
+# Type codes that NumPy promotes with float32 to float32 or float64. float16 is left out
+# although it would be promoted too: who passes it expects it back.
 _REAL = frozenset("?bBhHiIlLqQfd")
 # Steps after which the exact search for shared memory gives up, in about 0.2 ms.
 _OVERLAP_WORK = 10_000

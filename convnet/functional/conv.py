@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""Convolution of images with filters.
+
+    y[n, oc, oh, ow] = bias + sum of weight[oc, ic, kh, kw] * x[n, ic, ih, iw]
+                       with ih = oh*SH + kh*DH - PT and iw = ow*SW + kw*DW - PL
+
+Pixels outside the image count as zeros. In both layouts the drivers get views of shape
+(N, C, H, W); a layout is no more than an order of strides to them.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from convnet import _check as check
+from convnet import _conv
+from convnet._check import Array
+from convnet._geometry import IntOrPair, Padding, conv_window
+
+
+def conv2d(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: IntOrPair = 1,
+    padding: Padding = 0,
+    dilation: IntOrPair = 1,
+    groups: int = 1,
+    *,
+    layout: str = "NCHW",
+    out: Array | None = None,
+    num_threads: int | None = None,
+    algorithm: str = "auto",
+    precision: str | None = None,
+) -> Array:
+    """Cross-correlate a batch of images with a bank of filters.
+
+    ``y[n, oc, oh, ow] = bias[oc] + sum(weight[oc, ic, kh, kw] * x[n, ic, ih, iw])``
+    with ``ih = oh*SH + kh*DH - PT`` and ``iw = ow*SW + kw*DW - PL``.
+
+    Parameters
+    ----------
+    x : array_like of shape (N, IC, IH, IW), or (IC, IH, IW) for one image
+        Images; with ``layout="NHWC"`` of shape (N, IH, IW, IC) or (IH, IW, IC).
+        Any strides, without a copy.
+    weight : array_like of shape (OC, IC // groups, KH, KW)
+        Filters, in either layout. Not flipped: this is correlation, as in other
+        deep-learning libraries.
+    bias : array_like of shape (OC,) or (OC, OH, OW), optional
+        One value per filter, or one per output position ("untied", which with
+        ``layout="NHWC"`` has the shape (OH, OW, OC)).
+    stride, dilation : int or (int, int)
+        Steps between windows, and between the pixels of one window, in pixels.
+        A pair is (height, width).
+    padding : int, (int, int), ((int, int), (int, int)) or str
+        Zeros around the image: on all sides, as (height, width), or as ((top, bottom),
+        (left, right)), in pixels. ``"valid"`` is none; ``"same"`` is so much that
+        ``OH = ceil(IH / SH)``, an odd pixel being added at the end, and at the start
+        for ``"same_lower"``; ``"full"`` is ``DH * (KH - 1)`` on each side.
+    groups : int
+        Input and output channels are split into this many groups in order; each group
+        of outputs sees its own group of inputs.
+    layout : {"NCHW", "NHWC"}
+        Order of the axes of `x`, of the result and of an untied bias.
+    out : ndarray, optional
+        Array that takes the result: of its exact shape and dtype, writable, and
+        without overlap with an input.
+    num_threads : int, optional
+        Threads for this call; `convnet.get_num_threads` by default.
+    algorithm : {"auto", "direct"}
+        How to compute; today both are direct sums.
+    precision : {None, "default", "strict"}
+        Which algorithms ``"auto"`` may choose; direct sums satisfy both.
+
+    Returns
+    -------
+    ndarray of shape (N, OC, OH, OW), or (OC, OH, OW) for one image
+        float32 or float64, as ``np.result_type`` promotes the inputs with float32;
+        ``OH = (IH + PT + PB - DH*(KH - 1) - 1) // SH + 1`` and `OW` alike.
+
+    Raises
+    ------
+    TypeError
+        If a dtype has no place in float32 or float64 (complex, object, float16), or an
+        argument is of the wrong type.
+    ValueError
+        If shapes disagree or the output would be empty; the message has the values.
+    MemoryError
+        If the result does not fit into memory.
+
+    See Also
+    --------
+    conv2d_grad_input, conv2d_grad_weight, conv2d_grad_bias
+    convnet.reference.conv2d : The same in plain NumPy.
+    convnet.signal.convolve2d : True convolution of two matrices, as in SciPy.
+
+    Notes
+    -----
+    Sums run in the dtype of the result, and come out the same to the bit for any
+    number of threads. A batch of no images gives an empty result; images without
+    channels give the bias alone.
+
+    Examples
+    --------
+    >>> x = np.arange(12.0).reshape(1, 3, 4)
+    >>> left_to_right = np.array([[[[-1.0, 1.0]]]])
+    >>> conv2d(x, left_to_right, stride=(2, 1))
+    array([[[1., 1., 1.],
+            [1., 1., 1.]]])
+    >>> x = np.ones((1, 2, 5, 7), dtype=np.float32)
+    >>> conv2d(x, np.ones((3, 2, 3, 1), dtype=np.float32)).shape
+    (1, 3, 3, 7)
+    """
+    channels_last, threads = check.options(layout, num_threads, algorithm, precision)
+    given = (x, weight) if bias is None else (x, weight, bias)
+    x, weight, *biases = check.as_floats(("x", "weight", "bias"), given)
+    images = check.as_nchw(x, "x", channels_last)
+    N, IC, IH, IW = images.shape
+    groups = check.weight_fits(weight.shape, IC, groups)
+    OC, _, KH, KW = weight.shape
+    window = conv_window((IH, IW), (KH, KW), stride, padding, dilation)
+    b = check.as_bias(biases[0], OC, window.output, channels_last) if biases else None
+    shape = check.image_shape(N, OC, window.output, channels_last, x.ndim == 3)
+    result = check.result(out, shape, weight.dtype, given)
+    y = check.as_nchw(result, "out", channels_last)
+    if x.size and weight.size:
+        weight = np.ascontiguousarray(weight)
+        _conv.forward(images, weight, b, y, *window.steps, groups, threads)
+    elif b is None:
+        y[...] = 0
+    else:
+        y[...] = b if b.ndim == 3 else b[:, None, None]
+    return result

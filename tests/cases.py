@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""Named calls that tests share: shapes in NCHW, never square, and their options."""
+
+import numpy as np
+
+# name: (shape of x, shape of weight, options)
+CONV = {
+    "plain": ((2, 3, 11, 7), (5, 3, 3, 2), {}),
+    "strides": ((2, 3, 13, 17), (5, 3, 3, 4), {"stride": (2, 3)}),
+    "stride beyond kernel": ((2, 3, 13, 17), (5, 3, 1, 2), {"stride": (3, 5)}),
+    "padding": ((2, 3, 7, 5), (4, 3, 3, 5), {"padding": (1, 2)}),
+    "four paddings": ((2, 3, 7, 5), (4, 3, 3, 2), {"padding": ((1, 0), (2, 3))}),
+    "padding beyond kernel": ((1, 2, 5, 3), (3, 2, 2, 3), {"padding": (7, 4)}),
+    "kernel beyond image": ((2, 3, 3, 2), (5, 3, 5, 7), {"padding": (1, 3)}),
+    "one pixel": ((3, 5, 7, 11), (2, 5, 1, 1), {}),
+    "one output": ((3, 2, 7, 5), (4, 2, 7, 5), {}),
+    "valid": ((2, 3, 11, 7), (5, 3, 4, 2), {"padding": "valid", "stride": (3, 2)}),
+    "same": ((2, 3, 11, 7), (5, 3, 4, 2), {"padding": "same"}),
+    "same strided": ((2, 3, 11, 8), (5, 3, 4, 3), {"padding": "same", "stride": 3}),
+    "same_lower": ((2, 3, 11, 7), (5, 3, 4, 2), {"padding": "same_lower"}),
+    "full": ((2, 3, 5, 7), (4, 3, 3, 2), {"padding": "full", "dilation": (1, 3)}),
+    "dilations": ((2, 3, 13, 11), (5, 3, 3, 2), {"dilation": (2, 5)}),
+    "everything": (
+        (3, 4, 17, 13),
+        (6, 2, 3, 5),
+        {
+            "stride": (3, 2),
+            "padding": ((2, 5), (4, 1)),
+            "dilation": (3, 2),
+            "groups": 2,
+        },
+    ),
+    "groups": ((2, 6, 7, 11), (9, 2, 3, 2), {"groups": 3, "padding": 1}),
+    "depthwise": ((2, 7, 11, 5), (7, 1, 3, 5), {"groups": 7, "padding": (1, 2)}),
+    "depthwise, more out": ((2, 5, 11, 7), (10, 1, 3, 2), {"groups": 5}),
+    # Beyond the sizes of register tiles and blocks in every direction.
+    "many filters": ((1, 5, 11, 13), (103, 5, 3, 2), {}),
+    "many channels": ((1, 211, 5, 7), (3, 211, 2, 3), {"padding": 1}),
+    "many pixels": ((1, 2, 41, 67), (3, 2, 3, 5), {"padding": (1, 2)}),
+    "many images": ((29, 2, 5, 3), (3, 2, 2, 3), {"padding": 1}),
+    "many taps": ((1, 1, 37, 31), (2, 1, 29, 23), {}),
+}
+
+# name: (shape of x, kernel_size, options of max and average pooling)
+POOL = {
+    "plain": ((2, 3, 11, 7), (3, 2), {}),
+    "overlapping": ((2, 3, 11, 7), (3, 5), {"stride": (2, 1)}),
+    "gaps": ((2, 3, 11, 17), (2, 3), {"stride": (3, 5)}),
+    "padding": ((2, 3, 7, 5), (3, 4), {"stride": 2, "padding": (1, 2)}),
+    "widest padding": ((2, 3, 5, 7), (4, 3), {"stride": (1, 2), "padding": "full"}),
+    "four paddings": ((2, 3, 7, 5), (3, 4), {"padding": ((2, 0), (1, 3))}),
+    "same": ((2, 3, 11, 8), (4, 3), {"stride": (3, 2), "padding": "same"}),
+    "same_lower": ((2, 3, 11, 8), (4, 3), {"stride": 1, "padding": "same_lower"}),
+    "ceil": ((2, 3, 11, 8), (3, 2), {"stride": (4, 3), "ceil_mode": True}),
+    "ceil beyond padding": (
+        (2, 3, 6, 7),
+        (3, 4),
+        {"stride": (2, 3), "padding": (1, 2), "ceil_mode": True},
+    ),
+    "ceil, smaller than kernel": (
+        (1, 2, 2, 3),
+        (3, 5),
+        {"stride": (2, 3), "ceil_mode": True},
+    ),
+    "one pixel": ((2, 3, 5, 7), 1, {"stride": (2, 3)}),
+    "whole image": ((2, 3, 5, 7), (5, 7), {}),
+    "many pixels": ((1, 2, 61, 67), (3, 2), {"stride": (2, 1), "padding": (1, 0)}),
+}
+LAYOUTS = "NCHW", "NHWC"
+DTYPES = np.float32, np.float64
+
+
+def to_layout(images, layout):
+    """Return NCHW images, one or a batch, as a contiguous array in a layout."""
+    if layout == "NHWC":
+        images = np.moveaxis(images, -3, -1)
+    return np.ascontiguousarray(images)
+
+
+def from_layout(images, layout):
+    """Undo `to_layout`."""
+    return np.moveaxis(images, -1, -3) if layout == "NHWC" else images
+
+
+def shape_in(shape, layout):
+    """Return the shape in a layout of images with a shape in NCHW."""
+    *N, C, H, W = shape
+    return (*N, H, W, C) if layout == "NHWC" else tuple(shape)
