@@ -9,7 +9,7 @@ cnp.import_array()
 
 # Length of the reduction that one packed panel holds. KC * NR floats are 72 KB with
 # AVX-512: most of it stays in a 48 KB L1 while the weights of all rows pass by.
-cdef Py_ssize_t KC = 384
+cdef Py_ssize_t KC = 576
 # Pixels of a block, in panels of NR, and bytes of its slab: half an L2 of 1 MB.
 cdef Py_ssize_t MAX_PANELS = 12
 cdef Py_ssize_t MAX_SLAB_BYTES = 384 * 1024
@@ -101,8 +101,8 @@ cdef void choose_blocks(Gather *g) noexcept nogil:
         g.cols = (g.cols + g.n_col_blocks - 1) // g.n_col_blocks
         g.cols = (g.cols + NR - 1) // NR * NR
     g.n_col_blocks = (g.y.W + g.cols - 1) // g.cols
-    # At least four blocks of a call of any size: threads share blocks.
-    limit = max(1, min(most, max(2 * NR, n_rows * g.y.W // 4)) // g.cols)
+    # Small images are one block, others four and more: threads share blocks.
+    limit = max(1, min(most, max(5 * NR, n_rows * g.y.W // 4)) // g.cols)
     g.rows = 1
     for rows in range(1, min(limit, n_rows) + 1):
         pixels = rows * g.cols

@@ -30,8 +30,9 @@ cdef struct Product:
     Py_ssize_t row_stride, channel_stride, group_stride
     const char *bias                # (G * R,) or NULL
     bint accumulate                 # y holds values to add to
-    # Rows are packed in panels of MR; tasks take `task_panels` of them.
-    Py_ssize_t n_panels, task_panels, n_row_tasks
+    # Rows are packed in panels of MR. A task is a block with all of them, or for blocks
+    # from `n_whole` on one of `n_parts` parts of them.
+    Py_ssize_t n_panels, n_whole, n_parts, n_tasks
     char *packed
     char *workspaces
     Py_ssize_t workspace_bytes
@@ -174,33 +175,44 @@ cdef int run_product(
 ) except -1:
     cdef Gather *g = &p.pixels
     plan_gather(g, True, tap)
-    plan_rows(p)
+    plan_tasks(p, num_threads)
     cdef Py_ssize_t packed = packed_bytes(p)
-    cdef Py_ssize_t n_tasks = p.G * p.n_row_tasks * g.n_row_blocks * g.n_col_blocks
     cdef double work = 2.0 * p.G * p.R * g.x.C * g.taps.n * g.y.N * g.y.H * g.y.W
-    cdef double pack_work = 16.0 * packed // g.kernels.itemsize
+    # Packing an element takes about as long as 100 operations of the products.
+    cdef double pack_work = 100.0 * packed // g.kernels.itemsize
     p.workspace_bytes = workspace_bytes(p)
-    num_threads = <int> min(num_threads, n_tasks)
+    num_threads = <int> min(num_threads, p.n_tasks)
     if plans is not None:
-        plans.append(outline(g, n_tasks, packed + num_threads * p.workspace_bytes))
+        plans.append(outline(g, p.n_tasks, packed + num_threads * p.workspace_bytes))
         return 0
     p.packed = <char *> take_scratch(packed + num_threads * p.workspace_bytes)
     p.workspaces = p.packed + packed
     try:
         run_tasks(pack_task, p, p.G * p.n_panels, num_threads, pack_work)
-        run_tasks(product_task, p, n_tasks, num_threads, work)
+        run_tasks(product_task, p, p.n_tasks, num_threads, work)
     finally:
         give_back(p.packed)
     return 0
 
 
-cdef void plan_rows(Product *p) noexcept nogil:
-    """Let tasks share a block's rows where there are few blocks, for any threads."""
-    cdef Py_ssize_t blocks = p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
-    cdef Py_ssize_t parts = max(1, 8 // blocks)
+cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
+    """Share the rows of some blocks, so that all threads end at about the same time.
+
+    Parts of a block each pack its pixels, cheap beside eight panels of rows. So
+    few blocks of many rows are all shared; else those that are left over when each
+    thread has had as many. Each result is one task's in any case: the same bits.
+    """
+    cdef Py_ssize_t n_blocks = p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
     p.n_panels = (p.R + p.pixels.kernels.mr - 1) // p.pixels.kernels.mr
-    p.task_panels = (p.n_panels + parts - 1) // parts
-    p.n_row_tasks = (p.n_panels + p.task_panels - 1) // p.task_panels
+    if num_threads > 1 and n_blocks < 4 * num_threads and p.n_panels >= 16:
+        p.n_whole = 0
+        p.n_parts = min((4 * num_threads + n_blocks - 1) // n_blocks, p.n_panels // 8)
+    else:
+        p.n_whole = n_blocks
+        if n_blocks < 8 * num_threads:
+            p.n_whole -= n_blocks % num_threads
+        p.n_parts = min(num_threads, p.n_panels)
+    p.n_tasks = p.n_whole + (n_blocks - p.n_whole) * p.n_parts
 
 
 cdef Py_ssize_t packed_bytes(const Product *p) noexcept nogil:
@@ -257,36 +269,43 @@ cdef void pack_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
 
 
 cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """One block of pixels by some panels of rows, of one group."""
+    """One block of pixels of one group, by all of its rows or a part of them."""
     cdef Product *p = <Product *> ctx
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t n_blocks = g.n_row_blocks * g.n_col_blocks
-    cdef Py_ssize_t group = i // (n_blocks * p.n_row_tasks), index
+    cdef Py_ssize_t n_blocks = g.n_row_blocks * g.n_col_blocks, index
+    cdef Py_ssize_t place = i, first_panel = 0, end_panel = p.n_panels
+    if i >= p.n_whole:
+        place = p.n_whole + (i - p.n_whole) // p.n_parts
+        index = (i - p.n_whole) % p.n_parts
+        first_panel = index * p.n_panels // p.n_parts
+        end_panel = (index + 1) * p.n_panels // p.n_parts
+    cdef Py_ssize_t group = place // n_blocks
     cdef char *memory = p.workspaces + worker * p.workspace_bytes
     cdef const char *source = NULL
     cdef const char *x = g.x.data + group * g.x.C * g.x.sc * g.kernels.itemsize
     cdef Block block
     cdef Chunk chunk
     place_block(g, &block, memory)
-    open_block(g, &block, i // p.n_row_tasks % n_blocks)
+    open_block(g, &block, place % n_blocks)
+    memory += block_bytes(g)
     for index in range(g.n_channel_chunks * g.n_tap_chunks):
         chunk = get_chunk(g, index)
         if chunk.t == 0 and chunk.depth > 0:
             source = load_channels(g, &block, x, chunk.c, chunk.n_channels)
         multiply_chunk(
-            p, &block, chunk, source, memory + block_bytes(g), group, i % p.n_row_tasks
+            p, &block, chunk, source, memory, group, first_panel, end_panel
         )
 
 
 cdef void multiply_chunk(
     const Product *p, const Block *block, Chunk chunk, const char *source, char *packed,
-    Py_ssize_t group, Py_ssize_t row_task,
+    Py_ssize_t group, Py_ssize_t first_panel, Py_ssize_t end_panel,
 ) noexcept nogil:
+    """Add one chunk's products to a block of y: its pixels by some panels of rows."""
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t MR = g.kernels.mr, NR = g.kernels.nr
     cdef Py_ssize_t itemsize = g.kernels.itemsize
     cdef Py_ssize_t n_pixels = block.n_rows * block.n_cols, i, panel, row
-    cdef Py_ssize_t first_panel = row_task * p.task_panels
     cdef cn_depth_t depth
     cdef cn_panel_t columns
     cdef cn_tile_t tile
@@ -299,7 +318,7 @@ cdef void multiply_chunk(
     for i in range((n_pixels + NR - 1) // NR):
         cut_panel(g, block, i * NR, min(NR, n_pixels - i * NR), &columns)
         g.kernels.pack_pixels(packed, source, &depth, &columns)
-        for panel in range(first_panel, min(first_panel + p.task_panels, p.n_panels)):
+        for panel in range(first_panel, end_panel):
             row = panel * MR
             tile.n_rows = min(MR, p.R - row)
             tile.a = packed_rows(p, group, panel, chunk.k, chunk.depth)

@@ -97,6 +97,7 @@ cdef int run_tasks(
     cn_task_t task, void *ctx, Py_ssize_t n, int n_threads, double work
 ) except -1
 
-# Aligned memory for one call; MemoryError with the number of bytes when there is none.
+# Page-aligned memory for one call, with the GIL held; MemoryError with the number of
+# bytes when there is none.
 cdef void *take_scratch(Py_ssize_t n_bytes) except NULL
-cdef void give_back(void *scratch) noexcept nogil
+cdef void give_back(void *scratch) noexcept

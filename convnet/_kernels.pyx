@@ -62,16 +62,52 @@ cdef void slice_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     part.task(part.ctx, part.first + i, worker)
 
 
+# Scratch memory that waits for its next call: memory fresh from the system costs a page
+# fault every 4 KB, which is more than the arithmetic of a small layer. Two blocks of at
+# most 32 MB are kept, the largest that came back. Only touched with the GIL held.
+cdef enum:
+    N_KEPT = 2
+    LARGEST_KEPT = 32 * 1024 * 1024
+    HEADER = 4096                   # holds a block's size; data begin on a page
+
+cdef char *kept[N_KEPT]
+
+
+cdef inline Py_ssize_t *block_size(char *block) noexcept:
+    return <Py_ssize_t *> (block - HEADER)
+
+
 cdef void *take_scratch(Py_ssize_t n_bytes) except NULL:
-    cdef void *scratch = NULL
-    # 4 KB: no two threads' parts share a page, let alone a cache line.
-    if posix_memalign(&scratch, 4096, max(n_bytes, 1)) != 0:
+    cdef void *memory = NULL
+    cdef char *block
+    cdef int i
+    for i in range(N_KEPT):
+        block = kept[i]
+        if block != NULL and block_size(block)[0] >= n_bytes:
+            kept[i] = NULL
+            return block
+    if posix_memalign(&memory, HEADER, HEADER + n_bytes) != 0:
         raise MemoryError(f"no memory for {n_bytes} bytes of scratch")
-    return scratch
+    block = <char *> memory + HEADER
+    block_size(block)[0] = n_bytes
+    return block
 
 
-cdef void give_back(void *scratch) noexcept nogil:
-    free(scratch)
+cdef void give_back(void *scratch) noexcept:
+    """Keep the block in place of the smallest one kept, or free it."""
+    cdef char *block = <char *> scratch
+    cdef char *other
+    cdef int i
+    if block_size(block)[0] > LARGEST_KEPT:
+        free(block - HEADER)
+        return
+    for i in range(N_KEPT):
+        other = kept[i]
+        if other == NULL or block_size(other)[0] < block_size(block)[0]:
+            kept[i], block = block, other
+        if block == NULL:
+            return
+    free(block - HEADER)
 
 
 def available_isas():

@@ -10,8 +10,10 @@
 #include "convnet.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdint.h>
 #include <time.h>
 
 enum { SPIN_NS = 50000, MAX_WORKERS = 255 };
@@ -21,6 +23,18 @@ typedef struct {
     void *ctx;
     ptrdiff_t n;
 } job_t;
+
+/* A worker asleep: where, and whether it was kept from waking there. */
+typedef struct {
+    pthread_t thread;
+    unsigned seen; /* the last job it looked at */
+    int asleep, cpu, moved;
+#if defined(__linux__)
+    cpu_set_t cpus; /* where it may run again once it is awake */
+#endif
+} worker_t;
+
+static worker_t workers[MAX_WORKERS];
 
 static struct {
     pthread_mutex_t busy; /* held by the one caller whose job runs */
@@ -59,34 +73,68 @@ static void run_tasks(const job_t *job, int worker) {
         job->task(job->ctx, i, worker);
 }
 
-/* Wait until the job is another one than `seen`: spin first, sleep then.  Returns with
+/* With two CPUs, Linux may wake a worker on the CPU that its caller computes on, though
+ * another one is idle, and leave it there for tens of milliseconds.  So a worker that
+ * fell asleep on the caller's CPU may not wake there; once awake it may run anywhere
+ * again. Both are called with pool.lock held. */
+#if defined(__linux__)
+static int current_cpu(void) { return sched_getcpu(); }
+
+static void keep_off(int cpu, worker_t *w) {
+    cpu_set_t others;
+    if (!w->asleep || w->moved || w->cpu != cpu || cpu < 0
+        || pthread_getaffinity_np(w->thread, sizeof w->cpus, &w->cpus) != 0)
+        return;
+    others = w->cpus;
+    CPU_CLR((size_t)cpu, &others);
+    w->moved = CPU_COUNT(&others) > 0
+               && pthread_setaffinity_np(w->thread, sizeof others, &others) == 0;
+}
+
+static void allow_everywhere(worker_t *w) {
+    if (w->moved)
+        pthread_setaffinity_np(w->thread, sizeof w->cpus, &w->cpus);
+    w->moved = 0;
+}
+#else
+static int current_cpu(void) { return -1; }
+static void keep_off(int cpu, worker_t *w) { (void)cpu, (void)w; }
+static void allow_everywhere(worker_t *w) { (void)w; }
+#endif
+
+/* Wait for a job that the worker has not seen: spin first, sleep then.  Returns with
  * pool.lock held. */
-static void await_job(unsigned seen) {
+static void await_job(worker_t *w) {
     const int64_t limit = now_ns() + SPIN_NS;
-    while (atomic_load_explicit(&pool.job_id, memory_order_relaxed) == seen
+    while (atomic_load_explicit(&pool.job_id, memory_order_relaxed) == w->seen
            && now_ns() < limit)
         relax();
     pthread_mutex_lock(&pool.lock);
-    while (atomic_load_explicit(&pool.job_id, memory_order_relaxed) == seen)
+    while (atomic_load_explicit(&pool.job_id, memory_order_relaxed) == w->seen) {
+        w->asleep = 1;
+        w->cpu = current_cpu();
         pthread_cond_wait(&pool.start, &pool.lock);
+        w->asleep = 0;
+        allow_everywhere(w);
+    }
+    w->seen = atomic_load_explicit(&pool.job_id, memory_order_relaxed);
 }
 
 static void *worker_main(void *arg) {
-    unsigned seen = (unsigned)(uintptr_t)arg;
+    worker_t *w = arg;
     for (;;) {
-        await_job(seen);
-        seen = atomic_load_explicit(&pool.job_id, memory_order_relaxed);
+        await_job(w);
         if (pool.places == 0) {
             pthread_mutex_unlock(&pool.lock);
             continue;
         }
         pool.places--;
-        const int worker = ++pool.last_place;
+        const int place = ++pool.last_place;
         const job_t job = pool.job;
         atomic_fetch_add_explicit(&pool.running, 1, memory_order_relaxed);
         pthread_mutex_unlock(&pool.lock);
 
-        run_tasks(&job, worker);
+        run_tasks(&job, place);
 
         pthread_mutex_lock(&pool.lock);
         if (atomic_fetch_sub_explicit(&pool.running, 1, memory_order_release) == 1)
@@ -118,11 +166,11 @@ static void grow(int wanted) {
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool.n_workers < wanted) {
-        pthread_t thread;
-        void *seen = (void *)(uintptr_t)atomic_load(&pool.job_id);
-        if (pthread_create(&thread, NULL, worker_main, seen) != 0)
+        worker_t *w = &workers[pool.n_workers];
+        *w = (worker_t){.seen = atomic_load(&pool.job_id)};
+        if (pthread_create(&w->thread, NULL, worker_main, w) != 0)
             break;
-        pthread_detach(thread);
+        pthread_detach(w->thread);
         pool.n_workers++;
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -135,8 +183,10 @@ static void open_job(const job_t *job, int places) {
     pool.last_place = 0;
     atomic_store_explicit(&pool.next, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&pool.job_id, 1, memory_order_relaxed);
-    pthread_cond_broadcast(&pool.start);
+    for (int i = 0, cpu = current_cpu(); i < pool.n_workers; i++)
+        keep_off(cpu, &workers[i]);
     pthread_mutex_unlock(&pool.lock);
+    pthread_cond_broadcast(&pool.start);
 }
 
 /* No worker may join any more; wait for those that did. */

@@ -3,6 +3,8 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
+from tolerance import tolerance
 
 from convnet.cli import augment
 from convnet.cli.images import read_digits
@@ -58,7 +60,7 @@ def test_small_images_keep_every_pixel(read):
         np.testing.assert_allclose(read(image)[0], ink, rtol=0, atol=1e-6)
 
 
-def test_variations_are_small_and_repeatable(rng, monkeypatch):
+def test_variations_are_repeatable_and_keep_the_originals(rng):
     x = rng.random((13, 1, 7, 11)).astype(np.float32)
     before = x.copy()
     varied, labels = augment.with_variations(
@@ -72,6 +74,27 @@ def test_variations_are_small_and_repeatable(rng, monkeypatch):
     assert varied.dtype == x.dtype
     assert 0 <= varied.min() <= varied.max() <= 1
     assert not np.array_equal(varied[13:26], varied[26:])
-    monkeypatch.setattr(augment, "ANGLE", 0.0)
-    monkeypatch.setattr(augment, "SHIFT", 0.0)
-    np.testing.assert_allclose(augment.vary(x, rng), x, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("angle", "shift"), [(0, 0), (15, 0), (-9, 0.25), (90, 3)])
+def test_variation_is_what_scipy_interpolates(rng, monkeypatch, angle, shift):
+    class Fixed:
+        def uniform(self, low, high, size):
+            return np.full(size, high)
+
+    monkeypatch.setattr(augment, "ANGLE", angle)
+    monkeypatch.setattr(augment, "SHIFT", shift)
+    x = rng.random((3, 1, 7, 11))
+    cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+    turn = np.array([[cos, -sin], [sin, cos]])
+    centre = np.array([3.0, 5.0])
+    expected = [
+        ndimage.affine_transform(
+            image, turn, centre + shift - turn @ centre, order=1, mode="grid-constant"
+        )
+        for image in x[:, 0]
+    ]
+    atol = tolerance(x.dtype, 4)
+    np.testing.assert_allclose(
+        augment.vary(x, Fixed())[:, 0], expected, rtol=0, atol=atol
+    )
