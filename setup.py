@@ -74,6 +74,7 @@ setup(
         build_dir="build/cython",
         language_level=3,
         compiler_directives={
+            "autotestdict": False,
             "boundscheck": SANITIZE,
             "wraparound": False,
             "cdivision": True,

@@ -2,28 +2,28 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
-Pair = tuple[int, int]
+_Array = np.ndarray[Any, Any]
+_Pair = tuple[int, int]
 
 def forward(
-    x: Array,
-    weight: Array,
-    bias: Array | None,
-    y: Array,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
+    x: _Array,
+    weight: _Array,
+    bias: _Array | None,
+    y: _Array,
+    stride: _Pair,
+    padding: _Pair,
+    dilation: _Pair,
     groups: int,
     num_threads: int,
     plans: list[dict[str, Any]] | None = None,
 ) -> None: ...
 def grad_input(
-    grad_y: Array,
-    weight: Array,
-    grad_x: Array,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
+    grad_y: _Array,
+    weight: _Array,
+    grad_x: _Array,
+    stride: _Pair,
+    padding: _Pair,
+    dilation: _Pair,
     groups: int,
     num_threads: int,
     plans: list[dict[str, Any]] | None = None,

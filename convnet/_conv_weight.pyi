@@ -2,18 +2,18 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
-Pair = tuple[int, int]
+_Array = np.ndarray[Any, Any]
+_Pair = tuple[int, int]
 
 def grad_weight(
-    grad_y: Array,
-    x: Array,
-    grad_w: Array,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
+    grad_y: _Array,
+    x: _Array,
+    grad_w: _Array,
+    stride: _Pair,
+    padding: _Pair,
+    dilation: _Pair,
     groups: int,
     num_threads: int,
     plans: list[dict[str, Any]] | None = None,
 ) -> None: ...
-def grad_bias(grad_y: Array, grad_b: Array, num_threads: int) -> None: ...
+def grad_bias(grad_y: _Array, grad_b: _Array, num_threads: int) -> None: ...

@@ -2,46 +2,46 @@ from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, Any]
-Pair = tuple[int, int]
-Pads = tuple[int, int, int, int]
+_Array = np.ndarray[Any, Any]
+_Pair = tuple[int, int]
+_Pads = tuple[int, int, int, int]
 
 def max_forward(
-    x: Array,
-    y: Array,
-    indices: Array | None,
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
+    x: _Array,
+    y: _Array,
+    indices: _Array | None,
+    kernel: _Pair,
+    stride: _Pair,
+    padding: _Pair,
+    dilation: _Pair,
     num_threads: int,
 ) -> None: ...
 def max_backward(
-    grad_y: Array,
-    indices: Array,
-    grad_x: Array,
-    kernel: Pair,
-    stride: Pair,
-    padding: Pair,
-    dilation: Pair,
+    grad_y: _Array,
+    indices: _Array,
+    grad_x: _Array,
+    kernel: _Pair,
+    stride: _Pair,
+    padding: _Pair,
+    dilation: _Pair,
     num_threads: int,
 ) -> bool: ...
 def avg_forward(
-    x: Array,
-    y: Array,
-    kernel: Pair,
-    stride: Pair,
-    padding: Pads,
+    x: _Array,
+    y: _Array,
+    kernel: _Pair,
+    stride: _Pair,
+    padding: _Pads,
     count_include_pad: bool,
     divisor: int,
     num_threads: int,
 ) -> None: ...
 def avg_backward(
-    grad_y: Array,
-    grad_x: Array,
-    kernel: Pair,
-    stride: Pair,
-    padding: Pads,
+    grad_y: _Array,
+    grad_x: _Array,
+    kernel: _Pair,
+    stride: _Pair,
+    padding: _Pads,
     count_include_pad: bool,
     divisor: int,
     num_threads: int,
