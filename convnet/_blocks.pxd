@@ -68,9 +68,17 @@ cdef Chunk get_chunk(const Gather *g, Py_ssize_t index) noexcept nogil
 cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil
 cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogil
 
+# The same for runs of up to n_pixels neighbouring pixels, whatever their rows: columns
+# are cut into strips alone, and a block is the rows of a strip that a run touches.
+cdef void plan_strips(Gather *g, Py_ssize_t n_pixels, Py_ssize_t *tap) noexcept nogil
+
 # Turn to block `index`; then bring in channels [c, c + n) of a group's x, and cut runs
 # of output pixels into segments.
 cdef void open_block(const Gather *g, Block *block, Py_ssize_t index) noexcept nogil
+cdef void open_rows(
+    const Gather *g, Block *block, Py_ssize_t first_row, Py_ssize_t n_rows,
+    Py_ssize_t strip,
+) noexcept nogil
 cdef const char *load_channels(
     const Gather *g, const Block *block, const char *x, Py_ssize_t c, Py_ssize_t n
 ) noexcept nogil

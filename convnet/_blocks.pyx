@@ -31,6 +31,22 @@ cdef void plan_gather(Gather *g, bint allow_direct, Py_ssize_t *tap) noexcept no
     measure_taps(g)
     g.direct = allow_direct and reads_only_inside(g)
     choose_blocks(g)
+    lay_out_slab(g, tap)
+
+
+cdef void plan_strips(Gather *g, Py_ssize_t n_pixels, Py_ssize_t *tap) noexcept nogil:
+    measure_taps(g)
+    g.direct = False
+    g.n_col_blocks = max(1, g.y.W // (2 * n_pixels))
+    g.cols = (g.y.W + g.n_col_blocks - 1) // g.n_col_blocks
+    g.n_col_blocks = (g.y.W + g.cols - 1) // g.cols
+    # A run of pixels may begin inside one row and end inside another.
+    g.rows = min(g.y.N * g.y.H, (n_pixels + g.cols - 2) // g.cols + 1)
+    g.n_row_blocks = 1
+    lay_out_slab(g, tap)
+
+
+cdef void lay_out_slab(Gather *g, Py_ssize_t *tap) noexcept nogil:
     g.n_phases = min(g.step_w, g.span_w)
     g.n_cols = g.cols + (g.span_w - 1) // g.step_w
     g.row_pitch = g.n_phases * g.n_cols
@@ -178,10 +194,19 @@ cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogi
 
 
 cdef void open_block(const Gather *g, Block *block, Py_ssize_t index) noexcept nogil:
+    cdef Py_ssize_t row = index // g.n_col_blocks * g.rows
+    open_rows(
+        g, block, row, min(g.rows, g.y.N * g.y.H - row), index % g.n_col_blocks
+    )
+
+
+cdef void open_rows(
+    const Gather *g, Block *block, Py_ssize_t first_row, Py_ssize_t n_rows,
+    Py_ssize_t strip,
+) noexcept nogil:
     cdef Py_ssize_t r, n, i, d, ih, at
-    block.first_row = index // g.n_col_blocks * g.rows
-    block.first_col = index % g.n_col_blocks * g.cols
-    block.n_rows = min(g.rows, g.y.N * g.y.H - block.first_row)
+    block.first_row, block.n_rows = first_row, n_rows
+    block.first_col = strip * g.cols
     block.n_cols = min(g.cols, g.y.W - block.first_col)
     block.n_slab_rows = 0
     for r in range(block.n_rows):

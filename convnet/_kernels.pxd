@@ -39,6 +39,9 @@ cdef extern from "convnet.h" nogil:
         const cn_panel_t *panel
         int accumulate
 
+    ctypedef struct cn_run_t:
+        Py_ssize_t n_lines, n_cols
+
     ctypedef struct cn_pool_t:
         Py_ssize_t IH, IW, x_row_stride, x_col_stride
         Py_ssize_t OH, OW, y_row_stride, y_col_stride
@@ -65,6 +68,16 @@ cdef extern from "convnet.h" nogil:
         ) noexcept nogil
         void (*gemm_tile)(const cn_tile_t *) noexcept nogil
         double (*fma_chain)(Py_ssize_t) noexcept nogil
+        void (*winograd_input)(
+            void *, const void *, const cn_depth_t *, const cn_panel_t *, Py_ssize_t, int
+        ) noexcept nogil
+        void (*winograd_output)(
+            const cn_tile_t *, const void *, Py_ssize_t, const cn_run_t *, Py_ssize_t, int
+        ) noexcept nogil
+        void (*winograd_weight)(
+            void *, const void *, Py_ssize_t, Py_ssize_t, const cn_depth_t *, Py_ssize_t,
+            int,
+        ) noexcept nogil
         double (*sum_plane)(const void *, const cn_plane_t *) noexcept nogil
         void (*add_plane)(
             void *, const cn_plane_t *, const void *, const cn_plane_t *, int

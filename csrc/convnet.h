@@ -65,6 +65,11 @@ typedef struct {
     int accumulate;
 } cn_tile_t;
 
+/* Behind a segment of m x m output tiles: the pixels that lie inside the image. */
+typedef struct {
+    ptrdiff_t n_lines, n_cols;
+} cn_run_t;
+
 /* One channel plane of a pooling call; strides in elements. */
 typedef struct {
     ptrdiff_t IH, IW, x_row_stride, x_col_stride;

@@ -26,25 +26,40 @@ CN_INLINE cn_vec cn_select(cn_vec a, cn_vec b, cn_mask mask) {
     return (cn_vec)(((cn_mask)a & ~mask) | ((cn_mask)b & mask));
 }
 
-/* zip_lo(a, b) = a0 b0 a1 b1 ..., from the lower halves; zip_hi from the upper ones. */
+/* zip_lo(a, b) = a0 b0 a1 b1 ... of the lower halves, zip_hi of the upper ones; even
+ * and odd take every other lane of a, then of b: they undo a pair of zips. */
 #if CN_VECTOR_BYTES / CN_T_BYTES == 2
 #define CN_LO 0, 2
 #define CN_HI 1, 3
+#define CN_EVEN 0, 2
+#define CN_ODD 1, 3
 #elif CN_VECTOR_BYTES / CN_T_BYTES == 4
 #define CN_LO 0, 4, 1, 5
 #define CN_HI 2, 6, 3, 7
+#define CN_EVEN 0, 2, 4, 6
+#define CN_ODD 1, 3, 5, 7
 #elif CN_VECTOR_BYTES / CN_T_BYTES == 8
 #define CN_LO 0, 8, 1, 9, 2, 10, 3, 11
 #define CN_HI 4, 12, 5, 13, 6, 14, 7, 15
+#define CN_EVEN 0, 2, 4, 6, 8, 10, 12, 14
+#define CN_ODD 1, 3, 5, 7, 9, 11, 13, 15
 #else
 #define CN_LO 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define CN_HI 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define CN_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define CN_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
 #endif
 CN_INLINE cn_vec cn_zip_lo(cn_vec a, cn_vec b) {
     return __builtin_shufflevector(a, b, CN_LO);
 }
 CN_INLINE cn_vec cn_zip_hi(cn_vec a, cn_vec b) {
     return __builtin_shufflevector(a, b, CN_HI);
+}
+CN_INLINE cn_vec cn_even(cn_vec a, cn_vec b) {
+    return __builtin_shufflevector(a, b, CN_EVEN);
+}
+CN_INLINE cn_vec cn_odd(cn_vec a, cn_vec b) {
+    return __builtin_shufflevector(a, b, CN_ODD);
 }
 
 /* Transpose n_rows vectors in place: element (r, l) of the (n_rows, LANES) matrix moves
@@ -59,6 +74,22 @@ CN_INLINE void cn_transpose(cn_vec *v, const ptrdiff_t n_rows) {
         for (ptrdiff_t i = 0; i < n_rows / 2; i++) {
             w[2 * i] = cn_zip_lo(v[i], v[i + n_rows / 2]);
             w[2 * i + 1] = cn_zip_hi(v[i], v[i + n_rows / 2]);
+        }
+#pragma GCC unroll 16
+        for (ptrdiff_t i = 0; i < n_rows; i++)
+            v[i] = w[i];
+    }
+}
+
+/* The other way: element l * n_rows + r of a flat sequence moves to (r, l). */
+CN_INLINE void cn_untranspose(cn_vec *v, const ptrdiff_t n_rows) {
+    cn_vec w[16];
+#pragma GCC unroll 4
+    for (ptrdiff_t round = 1; round < n_rows; round *= 2) {
+#pragma GCC unroll 8
+        for (ptrdiff_t i = 0; i < n_rows / 2; i++) {
+            w[i] = cn_even(v[2 * i], v[2 * i + 1]);
+            w[i + n_rows / 2] = cn_odd(v[2 * i], v[2 * i + 1]);
         }
 #pragma GCC unroll 16
         for (ptrdiff_t i = 0; i < n_rows; i++)
