@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convnet import _threads
+from convnet._algorithm import ALGORITHMS
 from convnet._geometry import Pair, as_int
 
 Array: TypeAlias = NDArray[Any]
@@ -113,9 +114,10 @@ def options(
     num_threads: int | None,
     algorithm: str = "auto",
     precision: str | None = None,
+    algorithms: tuple[str, ...] = ALGORITHMS,
 ) -> tuple[bool, int]:
     """Check what functions have in common; return whether NHWC, and the threads."""
-    choice(algorithm, "algorithm", ("auto", "direct"))
+    choice(algorithm, "algorithm", ("auto", *algorithms))
     if precision is not None:
         choice(precision, "precision", ("default", "strict"))
     channels_last = choice(layout, "layout", ("NCHW", "NHWC")) == "NHWC"

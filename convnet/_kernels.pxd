@@ -69,14 +69,16 @@ cdef extern from "convnet.h" nogil:
         void (*gemm_tile)(const cn_tile_t *) noexcept nogil
         double (*fma_chain)(Py_ssize_t) noexcept nogil
         void (*winograd_input)(
-            void *, const void *, const cn_depth_t *, const cn_panel_t *, Py_ssize_t, int
+            void *, const void *, const cn_depth_t *, const cn_panel_t *,
+            Py_ssize_t, int,
         ) noexcept nogil
         void (*winograd_output)(
-            const cn_tile_t *, const void *, Py_ssize_t, const cn_run_t *, Py_ssize_t, int
+            const cn_tile_t *, const void *, Py_ssize_t, const cn_run_t *,
+            Py_ssize_t, int,
         ) noexcept nogil
         void (*winograd_weight)(
-            void *, const void *, Py_ssize_t, Py_ssize_t, const cn_depth_t *, Py_ssize_t,
-            int,
+            void *, const void *, Py_ssize_t, Py_ssize_t, const cn_depth_t *,
+            Py_ssize_t, int,
         ) noexcept nogil
         double (*sum_plane)(const void *, const cn_plane_t *) noexcept nogil
         void (*add_plane)(

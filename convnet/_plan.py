@@ -10,8 +10,9 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike
 
 from convnet import _check as check
-from convnet import _conv, _conv_weight, _threads
-from convnet._geometry import IntOrPair, Padding, Window, conv_window
+from convnet import _conv, _conv_weight, _threads, _winograd
+from convnet._algorithm import Product, choose, estimates
+from convnet._geometry import IntOrPair, Padding, Pair, Window, conv_window
 
 KINDS = ("forward", "grad_input", "grad_weight")
 
@@ -24,18 +25,23 @@ class Candidate:
     ----------
     algorithm : str
         Its name, as ``algorithm=`` takes it.
+    cycles : float
+        Estimated time on one core.
     flops : int
-        Floating-point operations that it does.
+        Floating-point operations of its products; Winograd's transforms come on top.
     scratch_bytes : int
         Memory beside the inputs and the result, for the current number of threads.
     error_bound : float
-        Bound of ``|computed - exact| / sum(|products|)`` for each element, to first
-        order: the roundings on the longest path through the sum, times half an eps.
+        Bound of ``|computed - exact| / (sum(|weight|) * max(|x|))`` for each element,
+        to first order, the sum over one filter (for the weight gradient, `grad_y`
+        stands for `weight`): the roundings on the longest path, times half an eps,
+        times what the transforms may enlarge.
     reason : str
         How it would go about it.
     """
 
     algorithm: str
+    cycles: float
     flops: int
     scratch_bytes: int
     error_bound: float
@@ -78,19 +84,21 @@ class Plan:
 
     @property
     def error_bound(self) -> float:
-        """Error bound of the chosen algorithm, relative to the sum of |products|."""
+        """Error bound of the chosen algorithm; see `Candidate`."""
         return self.candidates[0].error_bound
 
     def __str__(self) -> str:
         """Return a table of the candidates, the chosen one marked."""
         lines = [
             f"{self.kind} of {self.shape}",
-            f"  {'algorithm':<12}{'MFLOP':>12}{'scratch KB':>12}{'error':>10}  why",
+            f"  {'algorithm':<12}{'Mcycles':>10}{'MFLOP':>12}{'scratch KB':>12}"
+            f"{'error':>10}  why",
         ]
         for candidate in self.candidates:
             mark = "*" if candidate is self.candidates[0] else " "
             lines.append(
-                f"{mark} {candidate.algorithm:<12}{candidate.flops / 1e6:>12.2f}"
+                f"{mark} {candidate.algorithm:<12}{candidate.cycles / 1e6:>10.2f}"
+                f"{candidate.flops / 1e6:>12.2f}"
                 f"{candidate.scratch_bytes / 1024:>12.1f}"
                 f"{candidate.error_bound:>10.1e}  {candidate.reason}"
             )
@@ -150,27 +158,84 @@ def explain(
     weights = check.as_shape(weight_shape, "weight_shape")
     groups = check.weight_fits(weights, IC, groups)
     window = conv_window((IH, IW), weights[2:], stride, padding, dilation)  # type: ignore[arg-type]
-    OC, channels, KH, KW = weights
-    OH, OW = window.output
-    flops = 2 * N * OC * channels * KH * KW * OH * OW
-    outlines: list[dict[str, Any]] = []
-    if flops:
-        images = _imagine((N, IC, IH, IW), element, channels_last)
-        result = _imagine((N, OC, OH, OW), element, channels_last)
-        weight = _imagine(weights, element, False)
-        outlines = _outlines(kind, images, weight, result, window, groups)
-    length = {
-        "forward": channels * KH * KW,
-        "grad_input": OC // groups * KH * KW,
-        "grad_weight": N * OH * OW,
-    }[kind]
+    OC = weights[0]
+    call = _Call(kind, element, channels_last, N, IC, OC, groups, (IH, IW), window)
     image = f"{IH}x{IW}x{IC}" if channels_last else f"{IC}x{IH}x{IW}"
     return Plan(
         kind,
         f"{N} x {image} {element} ({layout}), weight "
         f"{'x'.join(map(str, weights))}, {groups} groups",
-        flops,
-        (_direct(kind, flops, length, element, outlines),),
+        call.flops,
+        _candidates(call),
+    )
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A checked call of one of the three passes."""
+
+    kind: str
+    dtype: np.dtype[Any]
+    channels_last: bool
+    N: int
+    IC: int
+    OC: int
+    groups: int
+    image: Pair
+    window: Window
+
+    @property
+    def flops(self) -> int:
+        """Operations of the definition: the same for all passes and algorithms."""
+        (KH, KW), (OH, OW) = self.window.kernel, self.window.output
+        return 2 * self.N * self.OC * self.IC // self.groups * KH * KW * OH * OW
+
+    @property
+    def product(self) -> Product:
+        """The blocked product that the pass is; its rows go to the result."""
+        rows, channels = self.OC // self.groups, self.IC // self.groups
+        if self.kind == "grad_input" and self.window.stride == (1, 1):
+            return Product(self.groups, channels, rows, self.N, *self.image)
+        return Product(self.groups, rows, channels, self.N, *self.window.output)
+
+    def outlines(self, algorithm: str) -> list[dict[str, Any]]:
+        """Ask the driver of the pass for the products that it would run."""
+        x = _imagine((self.N, self.IC, *self.image), self.dtype, self.channels_last)
+        shape = (self.N, self.OC, *self.window.output)
+        y = _imagine(shape, self.dtype, self.channels_last)
+        shape = (self.OC, self.IC // self.groups, *self.window.kernel)
+        weight = _imagine(shape, self.dtype, False)
+        outlines: list[dict[str, Any]] = []
+        threads = _threads.get_num_threads()
+        how = (*self.window.steps, self.groups, threads, outlines)
+        tiles = (self.window.pads[:2], self.groups, threads)
+        if self.kind == "grad_weight":
+            _conv_weight.grad_weight(y, x, weight, *how)
+        elif algorithm == "direct" and self.kind == "forward":
+            _conv.forward(x, weight, None, y, *how)
+        elif algorithm == "direct":
+            _conv.grad_input(y, weight, x, *how)
+        elif self.kind == "forward":
+            _winograd.forward(x, weight, None, y, *tiles, int(algorithm[-1]), outlines)
+        else:
+            _winograd.grad_input(y, weight, x, *tiles, int(algorithm[-1]), outlines)
+        return outlines
+
+
+def _candidates(call: _Call) -> tuple[Candidate, ...]:
+    """Describe all algorithms, the chosen one first, then by estimated time."""
+    if not call.flops:
+        return (Candidate("direct", 0.0, 0, 0, 0.0, "nothing to compute"),)
+    costs = estimates(call.product, call.window)
+    chosen = "direct"
+    if call.kind == "grad_weight" or call.dtype.itemsize != 4:
+        costs = {"direct": costs["direct"]}
+    else:
+        chosen = choose(call.product, call.window, call.dtype, "auto", None)
+    order = sorted(costs, key=lambda name: (name != chosen, costs[name]))
+    return tuple(
+        (_direct if name == "direct" else _winograd_tiles)(call, name, costs[name])
+        for name in order
     )
 
 
@@ -186,41 +251,21 @@ def _imagine(
     return as_strided(np.empty(1, dtype), shape, strides)
 
 
-def _outlines(
-    kind: str,
-    x: check.Array,
-    weight: check.Array,
-    y: check.Array,
-    window: Window,
-    groups: int,
-) -> list[dict[str, Any]]:
-    """Ask the driver of a pass for the products that it would run."""
-    outlines: list[dict[str, Any]] = []
-    how = (*window.steps, groups, _threads.get_num_threads(), outlines)
-    if kind == "forward":
-        _conv.forward(x, weight, None, y, *how)
-    elif kind == "grad_input":
-        _conv.grad_input(y, weight, x, *how)
-    else:
-        _conv_weight.grad_weight(y, x, weight, *how)
-    return outlines
-
-
-def _direct(
-    kind: str,
-    flops: int,
-    length: int,
-    dtype: np.dtype[Any],
-    outlines: list[dict[str, Any]],
-) -> Candidate:
+def _direct(call: _Call, algorithm: str, cycles: float) -> Candidate:
     """Describe the direct algorithm: implicit GEMM over blocks of pixels."""
-    if not outlines:
-        return Candidate("direct", 0, 0, 0.0, "nothing to compute")
+    outlines = call.outlines(algorithm)
     most = max(outlines, key=lambda outline: outline["scratch_bytes"])
     rows, columns = most["block"]
+    KH, KW = call.window.kernel
+    OH, OW = call.window.output
+    length = {
+        "forward": call.IC // call.groups * KH * KW,
+        "grad_input": call.OC // call.groups * KH * KW,
+        "grad_weight": call.N * OH * OW,
+    }[call.kind]
     # Chunks of the sum run in registers, and are then added to the result one by one.
     chunk = max(outline["chunk"] for outline in outlines)
-    if kind == "grad_weight":
+    if call.kind == "grad_weight":
         chunk = rows * columns  # its sum runs over pixels, block by block
     chunk = min(max(chunk, 1), length)
     roundings = chunk + -(-length // chunk) + 1
@@ -230,10 +275,25 @@ def _direct(
         f"{most['chunks']} chunks of {most['chunk']} terms, "
         + ("x read in place" if most["in_place"] else "x copied to padded slabs")
     )
-    return Candidate(
-        "direct",
-        flops,
-        most["scratch_bytes"],
-        roundings * float(np.finfo(dtype).eps) / 2,
-        reason,
-    )
+    error = roundings * float(np.finfo(call.dtype).eps) / 2
+    scratch = most["scratch_bytes"]
+    return Candidate(algorithm, cycles, call.flops, scratch, error, reason)
+
+
+# The most that F(m, 3) may enlarge an error, on both axes: the square of the largest
+# sum over the points of |A^T| * max |G| * sum |B^T|, with the matrices of
+# csrc/kernels/winograd.inc.
+_ENLARGED = {2: 16.0, 4: 181.0}
+
+
+def _winograd_tiles(call: _Call, algorithm: str, cycles: float) -> Candidate:
+    """Describe Winograd's algorithm: (m + 2)^2 products over tiles of m x m pixels."""
+    (outline,) = call.outlines(algorithm)
+    m = int(algorithm[-1])
+    G, R, C, N, H, W = call.product
+    tiles = N * -(-H // m) * -(-W // m)
+    flops = 2 * G * R * C * tiles * (m + 2) ** 2
+    # A chain of C products, and about four roundings in each transform and axis.
+    error = _ENLARGED[m] * (C + 24) * float(np.finfo(call.dtype).eps) / 2
+    reason = f"{tiles} tiles of {m} x {m} pixels, {(m + 2) ** 2} products of {C} terms"
+    return Candidate(algorithm, cycles, flops, outline["scratch_bytes"], error, reason)

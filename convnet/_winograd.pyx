@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Winograd convolution of 3x3 kernels at stride 1, forward and input gradient.
 
-Tiles of m x m output pixels are "pixels" of a Gather with steps of m and (m + 2)^2 taps,
-so blocks, slabs and panels are those of every other product. A task takes a run of tiles
-that fills a panel, transforms all of its channels, and then, for one panel of filters
-after the other, multiplies point by point and transforms back: what is transformed stays
-in the cache until it is used up.
+Tiles of m x m output pixels are "pixels" of a Gather with steps of m and (m + 2)^2
+taps, so blocks, slabs and panels are those of every other product. A task takes a run of
+tiles that fills a panel, transforms all of its channels, and then, for one panel of
+filters after the other, multiplies point by point and transforms back: what is
+transformed stays in the cache until it is used up.
 """
 
 cimport numpy as cnp
@@ -17,14 +17,17 @@ from convnet._blocks cimport (
     load_channels, open_rows, outline, place_block, plan_strips,
 )
 from convnet._kernels cimport (
-    active_kernels, cn_depth_t, cn_panel_t, cn_run_t, cn_segment_t, cn_tile_t, give_back, run_tasks,
-    take_scratch,
+    active_kernels, cn_depth_t, cn_panel_t, cn_run_t, cn_segment_t, cn_tile_t,
+    give_back, run_tasks, take_scratch,
 )
 
 cnp.import_array()
 
 # Bytes of one panel's transformed input: with slab and sums they fill an L2 of 1 MB.
 cdef Py_ssize_t MAX_INPUT_BYTES = 640 * 1024
+# Channels that are added up in one go: sums of sums round less than one long sum, and
+# the transforms enlarge what is lost.
+cdef Py_ssize_t SUM_LENGTH = 128
 
 
 cdef struct Winograd:
@@ -37,7 +40,8 @@ cdef struct Winograd:
     const char *bias
     bint accumulate
     Py_ssize_t n_panels             # of MR rows
-    Py_ssize_t run_tiles, strip_runs, n_runs    # tiles of a run; runs of a strip, and all
+    # Tiles of the longest run; runs of a strip, and of all strips and groups.
+    Py_ssize_t run_tiles, strip_runs, n_runs
     Py_ssize_t n_parts              # a run's rows are shared by so many tasks
     char *packed                    # U: (groups, points, row panels, channels, MR)
     char *workspaces
@@ -71,7 +75,7 @@ def grad_input(
     cnp.ndarray grad_y, cnp.ndarray weight, cnp.ndarray grad_x, padding,
     Py_ssize_t groups, int num_threads, int m, list plans=None,
 ):
-    """Write the gradient with respect to the input to `grad_x`: filters turned round."""
+    """Write the gradient of the input to `grad_x`: the filters turned round."""
     cdef Winograd p
     cdef int t
     describe(&p, grad_y, weight, grad_x, groups, m)
@@ -136,21 +140,26 @@ cdef int run(
     return 0
 
 
-cdef void plan_runs(Winograd *p, Py_ssize_t *tap, Py_ssize_t num_threads) noexcept nogil:
+cdef void plan_runs(
+    Winograd *p, Py_ssize_t *tap, Py_ssize_t num_threads
+) noexcept nogil:
     """Choose the tiles of a run: as many vectors as the cache holds transformed."""
     cdef Gather *g = &p.tiles
-    cdef Py_ssize_t lanes = g.kernels.lanes, n_tiles = g.y.N * g.y.H * g.y.W
+    cdef Py_ssize_t lanes = g.kernels.lanes, most, vectors, runs
     cdef Py_ssize_t vector = p.n_points * g.x.C * lanes * g.kernels.itemsize
-    cdef Py_ssize_t vecs = max(1, min(3, MAX_INPUT_BYTES // vector))
-    vecs = min(vecs, (n_tiles + lanes - 1) // lanes)
-    p.run_tiles = vecs * lanes
-    plan_strips(g, p.run_tiles, tap)
-    p.strip_runs = (g.y.N * g.y.H * g.cols + p.run_tiles - 1) // p.run_tiles
+    most = max(1, min(3, MAX_INPUT_BYTES // vector))
+    plan_strips(g, most * lanes, tap)
+    vectors = (g.y.N * g.y.H * g.cols + lanes - 1) // lanes
+    p.strip_runs = (vectors + most - 1) // most
+    runs = p.G * g.n_col_blocks * p.strip_runs
+    if runs < 4 * num_threads and runs % num_threads > 0:
+        # Smaller runs, so that all threads have as many; the results are the same.
+        runs = (runs + num_threads - 1) // num_threads * num_threads
+        p.strip_runs = min(vectors, runs // (p.G * g.n_col_blocks))
     p.n_runs = p.G * g.n_col_blocks * p.strip_runs
+    p.run_tiles = (vectors + p.strip_runs - 1) // p.strip_runs * lanes
     p.n_panels = (p.R + g.kernels.mr - 1) // g.kernels.mr
-    p.n_parts = 1
-    if p.n_runs < 4 * num_threads and num_threads > 1:
-        p.n_parts = max(1, min(num_threads, p.n_panels))
+    p.n_parts = 1 if p.n_runs >= num_threads else min(num_threads, p.n_panels)
 
 
 # From point to point there is one vector more than needed: at a power of two apart, all
@@ -207,14 +216,16 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef Py_ssize_t group = index // (p.strip_runs * g.n_col_blocks)
     cdef Py_ssize_t strip = index // p.strip_runs % g.n_col_blocks
     cdef Py_ssize_t cols = min(g.cols, g.y.W - strip * g.cols)
-    cdef Py_ssize_t n_tiles = g.y.N * g.y.H * cols
-    cdef Py_ssize_t first = index % p.strip_runs * p.run_tiles, last
+    cdef Py_ssize_t n_tiles = g.y.N * g.y.H * cols, lanes = g.kernels.lanes
+    cdef Py_ssize_t vectors = (n_tiles + lanes - 1) // lanes, run = index % p.strip_runs
+    cdef Py_ssize_t first = run * vectors // p.strip_runs * lanes
+    cdef Py_ssize_t last = (run + 1) * vectors // p.strip_runs * lanes
     cdef char *memory = p.workspaces + worker * p.workspace_bytes
     cdef Block block
     cdef cn_panel_t tiles
-    if first >= n_tiles:            # the last strip may be narrower
+    if first == last:               # the last strip may be narrower
         return
-    last = min(first + p.run_tiles, n_tiles) - 1
+    last = min(last, n_tiles) - 1
     place_block(g, &block, memory)
     open_rows(g, &block, first // cols, last // cols - first // cols + 1, strip)
     cut_panel(g, &block, first % cols, last - first + 1, &tiles)
@@ -257,7 +268,7 @@ cdef void multiply_filters(
     """Multiply and transform back, MR filters at a time."""
     cdef const Gather *g = &p.tiles
     cdef Py_ssize_t MR = g.kernels.mr, NR = g.kernels.nr, lanes = g.kernels.lanes
-    cdef Py_ssize_t itemsize = g.kernels.itemsize, point, panel, row
+    cdef Py_ssize_t itemsize = g.kernels.itemsize, point, panel, row, c, i
     cdef Py_ssize_t width = (tiles.n_pixels + lanes - 1) // lanes * lanes
     cdef char *sums = transformed + input_bytes(p)
     cdef cn_run_t *runs = <cn_run_t *> (sums + sums_bytes(p))
@@ -268,19 +279,23 @@ cdef void multiply_filters(
     whole.len, whole.in_, whole.out = width, 0, 0
     columns.segment, columns.n_segments, columns.n_pixels = &whole, 1, width
     columns.joined = True
-    product.depth, product.panel, product.bias = g.x.C, &columns, NULL
+    product.panel, product.bias = &columns, NULL
     product.n_rows, product.row_stride, product.col_stride = MR, NR, 1
-    product.accumulate = False
     result.panel, result.row_stride, result.col_stride = tiles, p.y.sc, p.y.sw
     result.accumulate, result.bias = p.accumulate, NULL
     for panel in range(
         part * p.n_panels // p.n_parts, (part + 1) * p.n_panels // p.n_parts
     ):
         for point in range(p.n_points):
-            product.a = packed_filters(p, group, panel, point)
-            product.b = transformed + point * input_stride(p, width) * itemsize
             product.y = sums + point * MR * NR * itemsize
-            g.kernels.gemm_tile(&product)
+            for i in range((g.x.C + SUM_LENGTH - 1) // SUM_LENGTH):
+                c = i * SUM_LENGTH
+                product.depth, product.accumulate = min(SUM_LENGTH, g.x.C - c), c > 0
+                product.a = packed_filters(p, group, panel, point) + c * MR * itemsize
+                product.b = transformed + itemsize * (
+                    point * input_stride(p, width) + c * width
+                )
+                g.kernels.gemm_tile(&product)
         row = panel * MR
         result.n_rows = min(MR, p.R - row)
         result.y = p.y.data + (group * p.R + row) * p.y.sc * itemsize

@@ -146,15 +146,15 @@ import numpy as np
 import convnet
 warnings.simplefilter("ignore")  # CPython warns of any fork in a threaded process
 x = np.ones((2, 17, 31, 37), np.float32)
-w = np.ones((19, 17, 3, 3), np.float32)
+w = np.ones((19, 17, 3, 5), np.float32)
 if {before}:
     convnet.conv2d(x, w, num_threads=2)
 child = os.fork()
 y = convnet.conv2d(x, w, num_threads=2)
 if child == 0:
-    os._exit(0 if (y == 17 * 9).all() else 1)
+    os._exit(0 if (y == 17 * 15).all() else 1)
 _, status = os.waitpid(child, 0)
-print(os.waitstatus_to_exitcode(status), (y == 17 * 9).all())
+print(os.waitstatus_to_exitcode(status), (y == 17 * 15).all())
 """
 
 

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convnet import _check as check
-from convnet import _conv
+from convnet import _conv, _winograd
+from convnet._algorithm import Product, choose
 from convnet._check import Array
 from convnet._geometry import IntOrPair, Padding, conv_window
 
@@ -66,10 +67,13 @@ def conv2d(
         without overlap with an input.
     num_threads : int, optional
         Threads for this call; `convnet.get_num_threads` by default.
-    algorithm : {"auto", "direct"}
-        How to compute; today both are direct sums.
+    algorithm : {"auto", "direct", "winograd2", "winograd4"}
+        How to compute: by direct sums, or with Winograd's F(2, 3) or F(4, 3), for 3x3
+        kernels with stride and dilation 1. ``"auto"`` takes the fastest that
+        `precision` allows (see `explain`); float64 is always direct.
     precision : {None, "default", "strict"}
-        Which algorithms ``"auto"`` may choose; direct sums satisfy both.
+        ``"strict"`` allows direct sums and F(2, 3), which rounds as well as they do;
+        ``"default"`` also F(4, 3), with three to five times their rounding errors.
 
     Returns
     -------
@@ -97,7 +101,8 @@ def conv2d(
     -----
     Sums run in the dtype of the result, and come out the same to the bit for any
     number of threads. A batch of no images gives an empty result; images without
-    channels give the bias alone.
+    channels give the bias alone. Winograd's algorithms may spread an infinity or a NaN
+    over the tile of 2x2 or 4x4 results that it belongs to.
 
     Examples
     --------
@@ -124,7 +129,13 @@ def conv2d(
     y = check.as_nchw(result, "out", channels_last)
     if x.size and weight.size:
         weight = np.ascontiguousarray(weight)
-        _conv.forward(images, weight, b, y, *window.steps, groups, threads)
+        product = Product(groups, OC // groups, IC // groups, N, *window.output)
+        chosen = choose(product, window, weight.dtype, algorithm, precision)
+        if chosen == "direct":
+            _conv.forward(images, weight, b, y, *window.steps, groups, threads)
+        else:
+            m = int(chosen[-1])
+            _winograd.forward(images, weight, b, y, window.pads[:2], groups, threads, m)
     elif b is None:
         y[...] = 0
     else:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convnet import _check as check
-from convnet import _conv, _conv_weight
+from convnet import _conv, _conv_weight, _winograd
+from convnet._algorithm import Product, choose
 from convnet._check import Array
 from convnet._geometry import IntOrPair, Padding, conv_window
 
@@ -94,7 +95,13 @@ def conv2d_grad_input(
         gy = check.as_nchw(grad_y, "grad_y", channels_last)
         gx = check.as_nchw(result, "out", channels_last)
         weight = np.ascontiguousarray(weight)
-        _conv.grad_input(gy, weight, gx, *window.steps, groups, threads)
+        product = Product(groups, IC // groups, OC // groups, N, IH, IW)
+        chosen = choose(product, window, weight.dtype, algorithm, precision)
+        if chosen == "direct":
+            _conv.grad_input(gy, weight, gx, *window.steps, groups, threads)
+        else:
+            m = int(chosen[-1])
+            _winograd.grad_input(gy, weight, gx, window.pads[:2], groups, threads, m)
     else:
         result[...] = 0
     return result
@@ -160,7 +167,9 @@ def conv2d_grad_weight(
     >>> conv2d_grad_weight(grad_y, x, (1, 1, 1, 2))
     array([[[[421., 842.]]]])
     """
-    channels_last, threads = check.options(layout, num_threads, algorithm, precision)
+    channels_last, threads = check.options(
+        layout, num_threads, algorithm, precision, ("direct",)
+    )
     given = (grad_y, x)
     grad_y, x = check.as_floats(("grad_y", "x"), given)
     images = check.as_nchw(x, "x", channels_last)
@@ -229,7 +238,9 @@ def conv2d_grad_bias(
     >>> conv2d_grad_bias(grad_y, untied=True).shape
     (3, 5, 7)
     """
-    channels_last, threads = check.options(layout, num_threads, algorithm, precision)
+    channels_last, threads = check.options(
+        layout, num_threads, algorithm, precision, ("direct",)
+    )
     given = (grad_y,)
     (grad_y,) = check.as_floats(("grad_y",), given)
     gy = check.as_nchw(grad_y, "grad_y", channels_last)

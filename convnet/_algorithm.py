@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""Which algorithm computes a convolution: a cost model, the same for every call.
+
+The estimates are cycles of one core, from the sizes, the dtype, the instruction set
+and the precision policy alone, never from timing or threads: one shape always takes the
+same way. The constants were fitted to measurements on a Zen 5 core.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from convnet import _kernels
+from convnet._geometry import Window
+
+ALGORITHMS = ("direct", "winograd2", "winograd4")
+# What the policies allow: F(4,3) has three to five times the rounding errors of a
+# direct sum, F(2,3) has about the same.
+ALLOWED = {"strict": ALGORITHMS[:2], "default": ALGORITHMS}
+
+# A call of less work is direct: the choice would cost more than it brings. So are thin
+# ones: transforms are for channels that are used many times.
+_SMALL_WORK, _THIN = 4e6, 8
+# Share of the FMA rate that the register tile reaches with the panels around it.
+_DIRECT_RATE, _WINOGRAD_RATE = 0.8, 0.75
+# Cycles per vector of tiles and channel of the two transforms, and per panel of filters
+# and channel of the weights' one.
+_TRANSFORMS = {2: (90, 70, 50), 4: (200, 150, 110)}
+# Transformed weights: bytes a cycle that are written, and read again for each run of
+# tiles; where they overflow the caches, memory sets the pace.
+_CACHE_BYTES, _CACHE_RATE, _MEMORY_RATE = 24e6, 16.0, 4.0
+
+
+class Product(NamedTuple):
+    """The sizes that decide: of the whole batch, and of one group."""
+
+    groups: int
+    rows: int  # output channels of the product
+    channels: int  # input channels of the product
+    images: int
+    height: int  # of the product's output
+    width: int
+
+    def work(self, taps: int) -> int:
+        """Return the operations of the definition."""
+        G, R, C, N, H, W = self
+        return 2 * G * R * C * N * H * W * taps
+
+
+def choose(
+    product: Product,
+    window: Window,
+    dtype: np.dtype[Any],
+    algorithm: str,
+    precision: str | None,
+) -> str:
+    """Return the algorithm of a call: the one asked for, or the fastest allowed."""
+    if algorithm != "auto":
+        if algorithm != "direct" and not _fits(window):
+            raise ValueError(
+                f"algorithm {algorithm!r} is for 3x3 kernels with stride and dilation "
+                f"1, not for {window}"
+            )
+        return algorithm
+    small = product.work(9) < _SMALL_WORK or min(product.rows, product.channels) < _THIN
+    if small or dtype.itemsize != 4 or not _fits(window):
+        return "direct"
+    costs = estimates(product, window, precision)
+    return min(costs, key=costs.__getitem__)
+
+
+def estimates(
+    product: Product, window: Window, precision: str | None = None
+) -> dict[str, float]:
+    """Return the cycles that each algorithm takes which is possible and allowed."""
+    KH, KW = window.kernel
+    costs = {"direct": _direct_cycles(product, KH * KW)}
+    for m in (2, 4):
+        if _fits(window) and f"winograd{m}" in ALLOWED[precision or "default"]:
+            costs[f"winograd{m}"] = _winograd_cycles(product, m)
+    return costs
+
+
+def _fits(window: Window) -> bool:
+    return window.kernel == (3, 3) and window.stride == window.dilation == (1, 1)
+
+
+def _direct_cycles(product: Product, taps: int) -> float:
+    G, R, C, N, H, W = product
+    mr, _, lanes = _kernels.tile_shape(4)
+    vectors = -(-N * H * W // lanes)
+    rows = -(-R // mr) * mr
+    # Two multiply-adds a cycle; packing a vector of pixels takes three cycles.
+    return G * C * taps * vectors * (rows / 2 / _DIRECT_RATE + 3)
+
+
+def _winograd_cycles(product: Product, m: int) -> float:
+    G, R, C, N, H, W = product
+    mr, _, lanes = _kernels.tile_shape(4)
+    points = (m + 2) ** 2
+    vectors = -(-N * -(-H // m) * -(-W // m) // lanes)
+    panels = -(-R // mr)
+    to_points, from_points, weights = _TRANSFORMS[m]
+    multiply = points * C * panels * mr * vectors / 2 / _WINOGRAD_RATE
+    transform = vectors * (C * to_points + R * from_points) + panels * C * weights
+    size = points * C * panels * mr * 4
+    rate = _CACHE_RATE if G * size < _CACHE_BYTES else _MEMORY_RATE
+    # Vectors of a run, as in _winograd.plan_runs; each run reads all weights again.
+    run = max(1, min(3, 640 * 1024 // (points * C * lanes * 4)))
+    reread = -(-vectors // run) * size / rate
+    return G * (max(multiply, reread) + transform + size / rate)

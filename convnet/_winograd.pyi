@@ -1,0 +1,28 @@
+from typing import Any
+
+import numpy as np
+
+_Array = np.ndarray[Any, Any]
+_Pair = tuple[int, int]
+
+def forward(
+    x: _Array,
+    weight: _Array,
+    bias: _Array | None,
+    y: _Array,
+    padding: _Pair,
+    groups: int,
+    num_threads: int,
+    m: int,
+    plans: list[dict[str, Any]] | None = None,
+) -> None: ...
+def grad_input(
+    grad_y: _Array,
+    weight: _Array,
+    grad_x: _Array,
+    padding: _Pair,
+    groups: int,
+    num_threads: int,
+    m: int,
+    plans: list[dict[str, Any]] | None = None,
+) -> None: ...

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""Winograd's algorithms: right at every size, as exact as docs/numerics.md says."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import convnet
+from convnet import reference
+from convnet._algorithm import ALLOWED, Product, choose, estimates
+from convnet._geometry import conv_window
+
+WINOGRAD = ["winograd2", "winograd4"]
+# Largest relative L2 error and largest error over the result's rms, up to 512 channels:
+# the table of docs/numerics.md.
+BOUNDS = {
+    "direct": (6e-7, 5e-6),
+    "winograd2": (6e-7, 5e-6),
+    "winograd4": (1.5e-6, 2e-5),
+}
+
+
+def operands(rng, N, IC, OC, IH, IW, groups=1, dtype=np.float32):
+    """Return images and weights of standard normal numbers."""
+    x = rng.standard_normal((N, groups * IC, IH, IW)).astype(dtype)
+    return x, rng.standard_normal((groups * OC, IC, 3, 3)).astype(dtype)
+
+
+def errors(result, exact):
+    """Return the relative L2 error, and the largest error over the rms."""
+    difference = result - exact
+    rms = np.sqrt((exact**2).mean())
+    return np.sqrt((difference**2).mean()) / rms, abs(difference).max() / rms
+
+
+@pytest.mark.parametrize("algorithm", WINOGRAD)
+@given(
+    sizes=st.tuples(*[st.integers(1, n) for n in (3, 9, 19, 30, 37)]),
+    pads=st.tuples(*[st.integers(0, 3)] * 4),
+    groups=st.integers(1, 2),
+    channels_last=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_any_size_agrees_with_the_reference(
+    algorithm, isa, sizes, pads, groups, channels_last, seed
+):
+    rng = np.random.default_rng(seed)
+    x, w = operands(rng, *sizes, groups)
+    PT, PB, PL, PR = pads
+    if x.shape[2] + PT + PB < 3 or x.shape[3] + PL + PR < 3:
+        return
+    options = {"padding": ((PT, PB), (PL, PR)), "groups": groups}
+    bias = rng.standard_normal(w.shape[0]).astype(np.float32)
+    layout = "NHWC" if channels_last else "NCHW"
+    order = (0, 2, 3, 1) if channels_last else (0, 1, 2, 3)
+    back = np.argsort(order)
+    given_x = np.ascontiguousarray(x.transpose(order))
+    y = convnet.conv2d(
+        given_x, w, bias, **options, layout=layout, algorithm=algorithm
+    ).transpose(back)
+    exact = reference.conv2d(*(a.astype(float) for a in (x, w, bias)), **options)
+    scale = 3 * np.sqrt(9 * w.shape[1]) + 1
+    assert abs(y - exact).max() < 2e-5 * scale
+    grad_y = rng.standard_normal(y.shape).astype(np.float32)
+    grad_x = convnet.conv2d_grad_input(
+        np.ascontiguousarray(grad_y.transpose(order)),
+        w,
+        given_x.shape,
+        **options,
+        layout=layout,
+        algorithm=algorithm,
+    ).transpose(back)
+    exact = reference.conv2d_grad_input(
+        grad_y.astype(float), w.astype(float), x.shape, **options
+    )
+    scale = 3 * np.sqrt(9 * w.shape[0] // groups) + 1
+    assert abs(grad_x - exact).max() < 2e-5 * scale
+
+
+@pytest.mark.parametrize("algorithm", BOUNDS)
+@pytest.mark.parametrize("channels", [64, 512])
+def test_errors_stay_below_the_published_bounds(algorithm, channels, isa, rng):
+    x, w = operands(rng, 1, channels, 24, 18, 22)
+    exact = reference.conv2d(x.astype(float), w.astype(float), padding=1)
+    y = convnet.conv2d(x, w, padding=1, algorithm=algorithm)
+    relative, worst = errors(y, exact)
+    assert relative < BOUNDS[algorithm][0]
+    assert worst < BOUNDS[algorithm][1]
+
+
+@pytest.mark.parametrize("algorithm", WINOGRAD)
+def test_float64_is_as_exact_as_float64(algorithm, isa, rng):
+    x, w = operands(rng, 2, 37, 11, 13, 17, dtype=np.float64)
+    y = convnet.conv2d(x, w, algorithm=algorithm)
+    assert errors(y, reference.conv2d(x, w))[1] < 1e-13
+
+
+@pytest.mark.parametrize("algorithm", WINOGRAD)
+def test_same_bits_for_any_thread_count(algorithm, isa, rng):
+    x, w = operands(rng, 3, 31, 29, 23, 41)
+    results = [
+        convnet.conv2d(x, w, algorithm=algorithm, num_threads=n) for n in (1, 2, 5)
+    ]
+    assert all(np.array_equal(results[0], result) for result in results)
+
+
+@pytest.mark.parametrize("algorithm", WINOGRAD)
+def test_untied_bias_and_out(algorithm, rng):
+    x, w = operands(rng, 2, 5, 7, 11, 18)
+    bias = rng.standard_normal((7, 9, 16)).astype(np.float32)
+    out = np.empty((2, 7, 9, 16), np.float32)
+    assert convnet.conv2d(x, w, bias, algorithm=algorithm, out=out) is out
+    exact = reference.conv2d(*(a.astype(float) for a in (x, w, bias)))
+    assert errors(out, exact)[1] < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [((3, 5), {}), ((3, 3), {"stride": (1, 2)}), ((3, 3), {"dilation": 2})],
+)
+def test_other_convolutions_are_refused(kernel, options):
+    x, w = np.ones((1, 2, 9, 11), np.float32), np.ones((3, 2, *kernel), np.float32)
+    with pytest.raises(ValueError, match="'winograd4' is for 3x3"):
+        convnet.conv2d(x, w, **options, algorithm="winograd4")
+
+
+WINDOW = conv_window((56, 54), (3, 3), padding=1)
+PRODUCT = Product(1, 64, 96, 1, 56, 54)
+
+
+def test_strict_policy_leaves_out_the_larger_tiles(rng):
+    assert "winograd4" not in ALLOWED["strict"]
+    float32 = np.dtype(np.float32)
+    assert choose(PRODUCT, WINDOW, float32, "auto", None) == "winograd4"
+    assert choose(PRODUCT, WINDOW, float32, "auto", "strict") == "winograd2"
+    assert choose(PRODUCT, WINDOW, np.dtype(float), "auto", None) == "direct"
+    x, w = operands(rng, 1, 96, 64, 56, 54)
+    strict = convnet.conv2d(x, w, padding=1, precision="strict")
+    forced = convnet.conv2d(x, w, padding=1, algorithm="winograd2")
+    assert np.array_equal(strict, forced)
+
+
+def test_small_and_thin_calls_are_direct():
+    float32 = np.dtype(np.float32)
+    small = Product(1, 4, 4, 1, 9, 11)
+    assert choose(small, WINDOW, float32, "auto", None) == "direct"
+    depthwise = Product(256, 1, 1, 8, 56, 54)
+    assert choose(depthwise, WINDOW, float32, "auto", None) == "direct"
+
+
+def test_explain_lists_what_the_model_estimates():
+    plan = convnet.explain((1, 96, 56, 54), (64, 96, 3, 3), padding=1)
+    costs = estimates(PRODUCT, WINDOW)
+    assert plan.algorithm == min(costs, key=costs.get)
+    assert {c.algorithm: c.cycles for c in plan.candidates} == costs
+    assert all(c.scratch_bytes > 0 for c in plan.candidates)
