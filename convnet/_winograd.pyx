@@ -2,8 +2,8 @@
 """Winograd convolution of 3x3 kernels at stride 1, forward and input gradient.
 
 Tiles of m x m output pixels are "pixels" of a Gather with steps of m and (m + 2)^2
-taps, so blocks, slabs and panels are those of every other product. A task takes a run of
-tiles that fills a panel, transforms all of its channels, and then, for one panel of
+taps, so blocks, slabs and panels are those of every other product. A task takes a run
+of tiles that fills a panel, transforms all of its channels, and then, for one panel of
 filters after the other, multiplies point by point and transforms back: what is
 transformed stays in the cache until it is used up.
 """
