@@ -22,6 +22,11 @@ from convnet._kernels cimport (
 cnp.import_array()
 
 
+# Packed weights beyond this are made slice by slice: the panels of pixels, which are
+# packed again for each slice, cost little beside so many rows.
+cdef Py_ssize_t MAX_PACKED_BYTES = 16 * 1024 * 1024
+
+
 # y[n, r, i, j] (+)= bias[r] + the gather-product, for every group.
 cdef struct Product:
     Gather pixels
@@ -32,7 +37,8 @@ cdef struct Product:
     bint accumulate                 # y holds values to add to
     # Rows are packed in panels of MR. A task is a block with all of them, or for blocks
     # from `n_whole` on one of `n_parts` parts of them.
-    Py_ssize_t n_panels, n_whole, n_parts, n_tasks
+    # Many weights are packed and used slice by slice: n_panels from first_panel on.
+    Py_ssize_t first_panel, n_panels, n_whole, n_parts, n_tasks
     char *packed
     char *workspaces
     Py_ssize_t workspace_bytes
@@ -174,13 +180,14 @@ cdef int run_product(
     Product *p, Py_ssize_t *tap, int num_threads, list plans
 ) except -1:
     cdef Gather *g = &p.pixels
+    cdef Py_ssize_t panels = (p.R + g.kernels.mr - 1) // g.kernels.mr, packed, slice_
+    cdef double work
     plan_gather(g, True, tap)
+    p.first_panel, p.n_panels = 0, 1
+    slice_ = max(1, min(panels, MAX_PACKED_BYTES // max(packed_bytes(p), 1)))
+    p.n_panels = slice_
+    packed, p.workspace_bytes = packed_bytes(p), workspace_bytes(p)
     plan_tasks(p, num_threads)
-    cdef Py_ssize_t packed = packed_bytes(p)
-    cdef double work = 2.0 * p.G * p.R * g.x.C * g.taps.n * g.y.N * g.y.H * g.y.W
-    # Packing an element takes about as long as 100 operations of the products.
-    cdef double pack_work = 100.0 * packed // g.kernels.itemsize
-    p.workspace_bytes = workspace_bytes(p)
     num_threads = <int> min(num_threads, p.n_tasks)
     if plans is not None:
         plans.append(outline(g, p.n_tasks, packed + num_threads * p.workspace_bytes))
@@ -188,8 +195,15 @@ cdef int run_product(
     p.packed = <char *> take_scratch(packed + num_threads * p.workspace_bytes)
     p.workspaces = p.packed + packed
     try:
-        run_tasks(pack_task, p, p.G * p.n_panels, num_threads, pack_work)
-        run_tasks(product_task, p, p.n_tasks, num_threads, work)
+        while p.first_panel < panels:
+            p.n_panels = min(slice_, panels - p.first_panel)
+            plan_tasks(p, num_threads)
+            work = 2.0 * p.G * p.n_panels * g.kernels.mr * g.x.C * g.taps.n
+            # Packing a weight takes about as long as 100 operations of the products.
+            run_tasks(pack_task, p, p.G * p.n_panels, num_threads, 50 * work)
+            work *= g.y.N * g.y.H * g.y.W
+            run_tasks(product_task, p, p.n_tasks, num_threads, work)
+            p.first_panel += slice_
     finally:
         give_back(p.packed)
     return 0
@@ -203,7 +217,6 @@ cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
     thread has had as many. Each result is one task's in any case: the same bits.
     """
     cdef Py_ssize_t n_blocks = p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
-    p.n_panels = (p.R + p.pixels.kernels.mr - 1) // p.pixels.kernels.mr
     if num_threads > 1 and n_blocks < 4 * num_threads and p.n_panels >= 16:
         p.n_whole = 0
         p.n_parts = min((4 * num_threads + n_blocks - 1) // n_blocks, p.n_panels // 8)
@@ -241,11 +254,11 @@ cdef inline char *packed_rows(
 
 
 cdef void pack_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Pack panel i % n_panels of group i // n_panels, all of its chunks."""
+    """Pack the slice's panel i % n_panels of group i // n_panels, all of its chunks."""
     cdef Product *p = <Product *> ctx
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t group = i // p.n_panels, panel = i % p.n_panels, index
-    cdef Py_ssize_t row = panel * g.kernels.mr
+    cdef Py_ssize_t row = (p.first_panel + panel) * g.kernels.mr
     cdef const char *weight
     cdef Chunk chunk
     cdef cn_depth_t depth
@@ -319,7 +332,7 @@ cdef void multiply_chunk(
         cut_panel(g, block, i * NR, min(NR, n_pixels - i * NR), &columns)
         g.kernels.pack_pixels(packed, source, &depth, &columns)
         for panel in range(first_panel, end_panel):
-            row = panel * MR
+            row = (p.first_panel + panel) * MR
             tile.n_rows = min(MR, p.R - row)
             tile.a = packed_rows(p, group, panel, chunk.k, chunk.depth)
             tile.y = g.y.data + (group * p.R + row) * g.y.sc * itemsize

@@ -19,6 +19,11 @@ typedef CN_T cn_vec_unaligned
 CN_INLINE cn_vec cn_loadu(const CN_T *p) { return *(const cn_vec_unaligned *)p; }
 CN_INLINE void cn_storeu(CN_T *p, cn_vec v) { *(cn_vec_unaligned *)p = v; }
 
+/* One value for each of the MR rows of a register tile: one vector instruction or two.
+ */
+typedef CN_T cn_rows __attribute__((vector_size(CN_MR * sizeof(CN_T)),
+                                    aligned(sizeof(CN_T)), may_alias));
+
 typedef CN_INT cn_mask __attribute__((vector_size(CN_VECTOR_BYTES)));
 
 /* Lanes of b where the mask's bits are set, of a elsewhere. */
