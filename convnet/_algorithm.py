@@ -21,14 +21,15 @@ ALLOWED = {"strict": ALGORITHMS[:2], "default": ALGORITHMS}
 # A call of less work is direct: the choice would cost more than it brings. So are thin
 # ones: transforms are for channels that are used many times.
 _SMALL_WORK, _THIN = 4e6, 8
-# Share of the FMA rate that the register tile reaches with the panels around it.
-_DIRECT_RATE, _WINOGRAD_RATE = 0.8, 0.75
+# Share of the FMA rate that the register tile reaches with the panels around it; for
+# Winograd's products, by the vectors of a run of tiles.
+_DIRECT_RATE, _WINOGRAD_RATE = 0.8, {1: 0.5, 2: 0.65, 3: 0.75}
 # Cycles per vector of tiles and channel of the two transforms, and per panel of filters
 # and channel of the weights' one.
 _TRANSFORMS = {2: (90, 70, 50), 4: (200, 150, 110)}
 # Transformed weights: bytes a cycle that are written, and read again for each run of
-# tiles; where they overflow the caches, memory sets the pace.
-_CACHE_BYTES, _CACHE_RATE, _MEMORY_RATE = 24e6, 16.0, 4.0
+# tiles, while a cache holds them and where memory sets the pace.
+_CACHE_BYTES, _CACHE_RATES, _MEMORY_RATES = 12e6, (8.0, 16.0), (3.0, 6.0)
 
 
 class Product(NamedTuple):
@@ -101,11 +102,11 @@ def _winograd_cycles(product: Product, m: int) -> float:
     vectors = -(-N * -(-H // m) * -(-W // m) // lanes)
     panels = -(-R // mr)
     to_points, from_points, weights = _TRANSFORMS[m]
-    multiply = points * C * panels * mr * vectors / 2 / _WINOGRAD_RATE
-    transform = vectors * (C * to_points + R * from_points) + panels * C * weights
-    size = points * C * panels * mr * 4
-    rate = _CACHE_RATE if G * size < _CACHE_BYTES else _MEMORY_RATE
     # Vectors of a run, as in _winograd.plan_runs; each run reads all weights again.
     run = max(1, min(3, 640 * 1024 // (points * C * lanes * 4)))
-    reread = -(-vectors // run) * size / rate
-    return G * (max(multiply, reread) + transform + size / rate)
+    multiply = points * C * panels * mr * vectors / 2 / _WINOGRAD_RATE[run]
+    transform = vectors * (C * to_points + R * from_points) + panels * C * weights
+    size = points * C * panels * mr * 4
+    write, read = _CACHE_RATES if G * size < _CACHE_BYTES else _MEMORY_RATES
+    reread = -(-vectors // run) * size / read
+    return G * (max(multiply, reread) + transform + size / write)
