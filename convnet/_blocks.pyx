@@ -7,8 +7,8 @@ from convnet._kernels cimport CN_NO_ROW, cn_panel_t, cn_segment_t, cn_slab_t
 
 cnp.import_array()
 
-# Length of the reduction that one packed panel holds. KC * NR floats are 72 KB with
-# AVX-512: most of it stays in a 48 KB L1 while the weights of all rows pass by.
+# Length of the reduction that one packed panel holds. KC * NR floats are 110 KB with
+# AVX-512: they come from L2 at a rate that the multiply-adds hide.
 cdef Py_ssize_t KC = 576
 # Pixels of a block, in panels of NR, and bytes of its slab: half an L2 of 1 MB.
 cdef Py_ssize_t MAX_PANELS = 12

@@ -37,7 +37,7 @@ cdef int run_tasks(
 ) except -1:
     cdef Slice part
     cdef Py_ssize_t n_slices = 1 + <Py_ssize_t> min(work / SLICE_WORK, 1e9)
-    cdef Py_ssize_t per_slice = max((n + n_slices - 1) // n_slices, 4 * n_threads)
+    cdef Py_ssize_t per_slice = max((n + n_slices - 1) // n_slices, n_threads)
     if work < SERIAL_WORK:
         n_threads = 1
     part.task, part.ctx, part.first = task, ctx, 0

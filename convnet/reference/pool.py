@@ -43,11 +43,12 @@ def max_pool2d(
     images = to_nchw(x, layout)
     N, C, IH, IW = images.shape
     window = pool_window((IH, IW), kernel_size, stride, padding, dilation, ceil_mode)
-    padded = pad(images, window)
-    where = pad(np.arange(IH * IW).reshape(1, 1, IH, IW), window, -1)
     y = np.empty((N, C, *window.output), x.dtype)
     indices = np.full(y.shape, -1)
-    for _, _, grid in taps(window):
+    if y.size:  # else a window may be too large to pad for
+        padded = pad(images, window)
+        where = pad(np.arange(IH * IW).reshape(1, 1, IH, IW), window, -1)
+    for _, _, grid in taps(window) if y.size else ():
         pixel, index = padded[grid], where[grid]
         wins = (index >= 0) & ((indices < 0) | (pixel > y) | np.isnan(pixel))
         np.copyto(y, pixel, where=wins)
@@ -107,8 +108,10 @@ def avg_pool2d(
     images = to_nchw(x, layout)
     image = images.shape[2:]
     window = pool_window(image, kernel_size, stride, padding, 1, ceil_mode)
-    padded = pad(images, window)
     total = np.zeros((*images.shape[:2], *window.output), x.dtype)
+    if not images.size:  # a window may be too large to pad for
+        return deliver(total, x.ndim == 3, layout, out)
+    padded = pad(images, window)
     for _, _, grid in taps(window):
         total += padded[grid]
     divisor = divisor_override or _divisors(image, window, count_include_pad)
