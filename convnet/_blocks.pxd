@@ -38,7 +38,7 @@ cdef struct Gather:
     # Chunks of the reduction: channels by taps, at most KC together.
     Py_ssize_t chunk_channels, n_channel_chunks, chunk_taps, n_tap_chunks
     # The slab; `direct` reads x itself where it already looks like one.
-    bint direct
+    bint direct, too_large
     Py_ssize_t dh_min, dw_min, span_h, span_w, row_step, n_phases, n_cols, row_pitch
     Py_ssize_t max_slab_rows, channel_stride
     Py_ssize_t *tap                 # offset of each tap in the slab (or in x)
@@ -64,6 +64,7 @@ cdef Image describe_array(cnp.ndarray array) noexcept
 # write the tap offsets to `tap` (taps.n elements), which the caller owns.
 cdef void plan_gather(Gather *g, bint allow_direct, Py_ssize_t *tap) noexcept nogil
 
+cdef int require_slab(const Gather *g) except -1
 cdef Chunk get_chunk(const Gather *g, Py_ssize_t index) noexcept nogil
 cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil
 cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogil

@@ -35,13 +35,16 @@ cdef void plan_gather(Gather *g, bint allow_direct, Py_ssize_t *tap) noexcept no
 
 
 cdef void plan_strips(Gather *g, Py_ssize_t n_pixels, Py_ssize_t *tap) noexcept nogil:
+    cdef Py_ssize_t narrow
     measure_taps(g)
     g.direct = False
     g.n_col_blocks = max(1, g.y.W // (2 * n_pixels))
     g.cols = (g.y.W + g.n_col_blocks - 1) // g.n_col_blocks
     g.n_col_blocks = (g.y.W + g.cols - 1) // g.cols
     # A run of pixels may begin inside one row and end inside another.
-    g.rows = min(g.y.N * g.y.H, (n_pixels + g.cols - 2) // g.cols + 1)
+    # The last strip is the narrowest, and there it touches most.
+    narrow = g.y.W - (g.n_col_blocks - 1) * g.cols
+    g.rows = min(g.y.N * g.y.H, (n_pixels + narrow - 2) // narrow + 1)
     g.n_row_blocks = 1
     lay_out_slab(g, tap)
 
@@ -52,6 +55,10 @@ cdef void lay_out_slab(Gather *g, Py_ssize_t *tap) noexcept nogil:
     g.row_pitch = g.n_phases * g.n_cols
     cdef Py_ssize_t bands = min(g.rows, (g.rows + g.y.H - 2) // g.y.H + 1)
     g.max_slab_rows = (g.rows - bands) * g.row_step + bands * g.span_h
+    # Factors are below 2**40; their product may leave 64 bits.
+    g.too_large = <double> g.max_slab_rows * g.row_pitch > 2.0 ** 40
+    if g.too_large:
+        g.max_slab_rows = g.row_pitch = 1
     # Whole lines, and no multiple of a page: planes must not share cache sets.
     g.channel_stride = (g.max_slab_rows * g.row_pitch + 15) // 16 * 16
     if g.channel_stride * g.kernels.itemsize % 4096 == 0:
@@ -140,6 +147,12 @@ cdef void choose_chunks(Gather *g) noexcept nogil:
         n = min(n, max(room, 1))
     g.n_channel_chunks = (C + n - 1) // n
     g.chunk_channels = (C + g.n_channel_chunks - 1) // g.n_channel_chunks
+
+
+cdef int require_slab(const Gather *g) except -1:
+    if g.too_large and not g.direct:
+        raise MemoryError("no memory for a padded copy of so many pixels")
+    return 0
 
 
 cdef Chunk get_chunk(const Gather *g, Py_ssize_t index) noexcept nogil:

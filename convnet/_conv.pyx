@@ -12,7 +12,7 @@ import numpy as np
 
 from convnet._blocks cimport (
     Block, Chunk, Gather, Image, block_bytes, cut_panel, describe_array, get_chunk,
-    load_channels, open_block, outline, place_block, plan_gather,
+    load_channels, require_slab, open_block, outline, place_block, plan_gather,
 )
 from convnet._kernels cimport (
     active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_tile_t,
@@ -77,7 +77,7 @@ def forward(
             y[...] = bias_array
             p.accumulate = True
     cdef Py_ssize_t *memory = <Py_ssize_t *> take_scratch(
-        4 * KH * KW * sizeof(Py_ssize_t)
+        32 * min(KH * KW, 1 << 57)
     )
     try:
         place_tap_arrays(&p, memory, KH * KW)
@@ -112,7 +112,7 @@ def grad_input(
     p.pixels.step_h, p.pixels.step_w = 1, 1
     cdef Image whole = p.pixels.y
     cdef Py_ssize_t *memory = <Py_ssize_t *> take_scratch(
-        4 * KH * KW * sizeof(Py_ssize_t)
+        32 * min(KH * KW, 1 << 57)
     )
     try:
         for phase in range(min(SH, whole.H) * min(SW, whole.W)):
@@ -183,6 +183,7 @@ cdef int run_product(
     cdef Py_ssize_t panels = (p.R + g.kernels.mr - 1) // g.kernels.mr, packed, slice_
     cdef double work
     plan_gather(g, True, tap)
+    require_slab(g)
     p.first_panel, p.n_panels = 0, 1
     slice_ = max(1, min(panels, MAX_PACKED_BYTES // max(packed_bytes(p), 1)))
     p.n_panels = slice_

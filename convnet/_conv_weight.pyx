@@ -14,7 +14,7 @@ cimport numpy as cnp
 
 from convnet._blocks cimport (
     Block, Chunk, Gather, Image, block_bytes, cut_panel, describe_array, get_chunk,
-    load_channels, open_block, outline, place_block, plan_gather,
+    load_channels, require_slab, open_block, outline, place_block, plan_gather,
 )
 from convnet._kernels cimport (
     active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t, cn_segment_t,
@@ -67,13 +67,14 @@ def grad_weight(
     g.step_h, g.step_w = stride[0], stride[1]
     p.G, p.R, p.K = groups, grad_w.shape[0] // groups, grad_w.shape[1] * T
     g.x.C = grad_w.shape[1]
-    cdef Py_ssize_t *memory = <Py_ssize_t *> take_scratch(4 * T * sizeof(Py_ssize_t))
+    cdef Py_ssize_t *memory = <Py_ssize_t *> take_scratch(32 * min(T, 1 << 57))
     try:
         g.taps.dh, g.taps.dw, g.taps.w = memory, memory + T, memory + 2 * T
         g.taps.n = T
         for t in range(T):
             g.taps.dh[t], g.taps.dw[t] = t // KW * DH - PT, t % KW * DW - PL
         plan_gather(g, False, memory + 3 * T)
+        require_slab(g)
         run_weight_gradient(&p, <char *> cnp.PyArray_DATA(grad_w), num_threads, plans)
     finally:
         give_back(memory)

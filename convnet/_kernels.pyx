@@ -81,6 +81,8 @@ cdef void *take_scratch(Py_ssize_t n_bytes) except NULL:
     cdef void *memory = NULL
     cdef char *block
     cdef int i
+    if not 0 <= n_bytes <= 1 << 60:
+        raise MemoryError("no memory for so much scratch")
     for i in range(N_KEPT):
         block = kept[i]
         if block != NULL and block_size(block)[0] >= n_bytes:

@@ -14,7 +14,7 @@ import numpy as np
 
 from convnet._blocks cimport (
     Block, Chunk, Gather, Image, block_bytes, cut_panel, describe_array, get_chunk,
-    load_channels, open_rows, outline, place_block, plan_strips,
+    load_channels, require_slab, open_rows, outline, place_block, plan_strips,
 )
 from convnet._kernels cimport (
     active_kernels, cn_depth_t, cn_panel_t, cn_run_t, cn_segment_t, cn_tile_t,
@@ -114,6 +114,7 @@ cdef int run(
     for t in range(p.n_points):
         g.taps.dh[t], g.taps.dw[t] = dh + t // (p.m + 2), dw + t % (p.m + 2)
     plan_runs(p, memory + 72, num_threads)
+    require_slab(g)
     packed = p.G * p.n_panels * p.n_points * filters_stride(p) * g.kernels.itemsize
     packed = (packed + 4095) // 4096 * 4096
     num_threads = <int> min(num_threads, p.n_runs * p.n_parts)
