@@ -27,6 +27,7 @@ typedef struct {
 /* A worker asleep: where, and whether it was kept from waking there. */
 typedef struct {
     pthread_t thread;
+    pthread_cond_t wake;
     unsigned seen; /* the last job it looked at */
     int asleep, cpu, moved;
 #if defined(__linux__)
@@ -39,7 +40,7 @@ static worker_t workers[MAX_WORKERS];
 static struct {
     pthread_mutex_t busy; /* held by the one caller whose job runs */
     pthread_mutex_t lock; /* guards the fields below */
-    pthread_cond_t start, done;
+    pthread_cond_t done;
     job_t job;
     int n_workers;      /* threads that exist */
     int places;         /* workers that may still join the job */
@@ -49,7 +50,6 @@ static struct {
     atomic_ptrdiff_t next; /* the task counter */
 } pool = {.busy = PTHREAD_MUTEX_INITIALIZER,
           .lock = PTHREAD_MUTEX_INITIALIZER,
-          .start = PTHREAD_COND_INITIALIZER,
           .done = PTHREAD_COND_INITIALIZER};
 
 static int64_t now_ns(void) {
@@ -113,7 +113,7 @@ static void await_job(worker_t *w) {
     while (atomic_load_explicit(&pool.job_id, memory_order_relaxed) == w->seen) {
         w->asleep = 1;
         w->cpu = current_cpu();
-        pthread_cond_wait(&pool.start, &pool.lock);
+        pthread_cond_wait(&w->wake, &pool.lock);
         w->asleep = 0;
         allow_everywhere(w);
     }
@@ -148,7 +148,6 @@ static void *worker_main(void *arg) {
 static void reset_in_child(void) {
     pthread_mutex_init(&pool.busy, NULL);
     pthread_mutex_init(&pool.lock, NULL);
-    pthread_cond_init(&pool.start, NULL);
     pthread_cond_init(&pool.done, NULL);
     pool.n_workers = pool.places = 0;
     atomic_store(&pool.running, 0);
@@ -167,7 +166,8 @@ static void grow(int wanted) {
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool.n_workers < wanted) {
         worker_t *w = &workers[pool.n_workers];
-        *w = (worker_t){.seen = atomic_load(&pool.job_id)};
+        *w = (worker_t){.wake = PTHREAD_COND_INITIALIZER,
+                        .seen = atomic_load(&pool.job_id)};
         if (pthread_create(&w->thread, NULL, worker_main, w) != 0)
             break;
         pthread_detach(w->thread);
@@ -183,10 +183,12 @@ static void open_job(const job_t *job, int places) {
     pool.last_place = 0;
     atomic_store_explicit(&pool.next, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&pool.job_id, 1, memory_order_relaxed);
-    for (int i = 0, cpu = current_cpu(); i < pool.n_workers; i++)
+    for (int i = 0, cpu = current_cpu(); i < places && i < pool.n_workers; i++) {
         keep_off(cpu, &workers[i]);
+        if (workers[i].asleep)
+            pthread_cond_signal(&workers[i].wake);
+    }
     pthread_mutex_unlock(&pool.lock);
-    pthread_cond_broadcast(&pool.start);
 }
 
 /* No worker may join any more; wait for those that did. */
