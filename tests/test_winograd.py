@@ -78,6 +78,16 @@ def test_any_size_agrees_with_the_reference(
     assert abs(grad_x - exact).max() < 2e-5 * scale
 
 
+@pytest.mark.parametrize("algorithm", WINOGRAD)
+def test_a_narrow_last_strip_of_a_wide_image(algorithm, isa, rng):
+    # Wide images are cut into strips, here of all widths that the last one may have.
+    x, w = operands(rng, 1, 3, 2, 9, 1210)
+    for width in range(1180, 1211):
+        y = convnet.conv2d(x[..., :width], w, algorithm=algorithm)
+        exact = convnet.conv2d(x[..., :width], w, algorithm="direct")
+        assert abs(y - exact).max() < 1e-4
+
+
 @pytest.mark.parametrize("algorithm", BOUNDS)
 @pytest.mark.parametrize("channels", [64, 512])
 def test_errors_stay_below_the_published_bounds(algorithm, channels, isa, rng):
