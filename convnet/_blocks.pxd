@@ -20,12 +20,19 @@ cdef struct Image:
     Py_ssize_t N, C, H, W
     Py_ssize_t sn, sc, sh, sw
 
-# The taps of a convolution: tap t reads displacement (dh, dw) and weight offset w.
+# The taps of a convolution, row by row: tap t reads displacement (dh, dw) and weight
+# offset w, and lies at `place` in the slab (or in x). `phase` lists the column phases
+# that taps read. Arrays of as many elements as there are taps.
 cdef struct Taps:
     Py_ssize_t n
     Py_ssize_t *dh
     Py_ssize_t *dw
     Py_ssize_t *w
+    Py_ssize_t *place
+    Py_ssize_t *phase
+
+cdef enum:
+    TAP_ARRAYS = 5
 
 cdef struct Gather:
     const cn_kernels_t *kernels
@@ -38,10 +45,9 @@ cdef struct Gather:
     # Chunks of the reduction: channels by taps, at most KC together.
     Py_ssize_t chunk_channels, n_channel_chunks, chunk_taps, n_tap_chunks
     # The slab; `direct` reads x itself where it already looks like one.
-    bint direct, too_large
+    bint direct, banded, too_large
     Py_ssize_t dh_min, dw_min, span_h, span_w, row_step, n_phases, n_cols, row_pitch
-    Py_ssize_t max_slab_rows, channel_stride
-    Py_ssize_t *tap                 # offset of each tap in the slab (or in x)
+    Py_ssize_t n_tap_rows, max_slab_rows, channel_stride
 
 # One block in work: its place, its rows, and its thread's memory.
 cdef struct Block:
@@ -60,10 +66,17 @@ cdef struct Chunk:
 
 cdef Image describe_array(cnp.ndarray array) noexcept
 
-# Decide blocks, chunks and slab, from the shapes alone (never from the threads), and
-# write the tap offsets to `tap` (taps.n elements), which the caller owns.
-cdef void plan_gather(Gather *g, bint allow_direct, Py_ssize_t *tap) noexcept nogil
+# Make room for n taps in n * TAP_ARRAYS numbers that the caller owns; then add them.
+cdef Py_ssize_t *take_tap_memory(Py_ssize_t n) except NULL
+cdef void place_tap_arrays(Taps *taps, Py_ssize_t *memory, Py_ssize_t n) noexcept nogil
+cdef void add_tap(
+    Taps *taps, Py_ssize_t dh, Py_ssize_t dw, Py_ssize_t w
+) noexcept nogil
 
+# Decide blocks, chunks and slab, from the shapes alone (never from the threads).
+cdef void plan_gather(Gather *g, bint allow_direct) noexcept nogil
+
+# MemoryError if a slab's size does not fit into 64 bits.
 cdef int require_slab(const Gather *g) except -1
 cdef Chunk get_chunk(const Gather *g, Py_ssize_t index) noexcept nogil
 cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil
@@ -71,7 +84,7 @@ cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogi
 
 # The same for runs of up to n_pixels neighbouring pixels, whatever their rows: columns
 # are cut into strips alone, and a block is the rows of a strip that a run touches.
-cdef void plan_strips(Gather *g, Py_ssize_t n_pixels, Py_ssize_t *tap) noexcept nogil
+cdef void plan_strips(Gather *g, Py_ssize_t n_pixels) noexcept nogil
 
 # Turn to block `index`; then bring in channels [c, c + n) of a group's x, and cut runs
 # of output pixels into segments.

@@ -3,7 +3,11 @@
 
 cimport numpy as cnp
 
-from convnet._kernels cimport CN_NO_ROW, cn_panel_t, cn_segment_t, cn_slab_t
+from libc.string cimport memmove
+
+from convnet._kernels cimport (
+    CN_NO_ROW, cn_panel_t, cn_segment_t, cn_slab_t, take_scratch,
+)
 
 cnp.import_array()
 
@@ -27,14 +31,33 @@ cdef Image describe_array(cnp.ndarray array) noexcept:
     return image
 
 
-cdef void plan_gather(Gather *g, bint allow_direct, Py_ssize_t *tap) noexcept nogil:
+cdef Py_ssize_t *take_tap_memory(Py_ssize_t n) except NULL:
+    return <Py_ssize_t *> take_scratch(
+        TAP_ARRAYS * sizeof(Py_ssize_t) * min(n, 1 << 57)
+    )
+
+
+cdef void place_tap_arrays(Taps *taps, Py_ssize_t *memory, Py_ssize_t n) noexcept nogil:
+    taps.n = 0
+    taps.dh, taps.dw, taps.w = memory, memory + n, memory + 2 * n
+    taps.place, taps.phase = memory + 3 * n, memory + 4 * n
+
+
+cdef void add_tap(
+    Taps *taps, Py_ssize_t dh, Py_ssize_t dw, Py_ssize_t w
+) noexcept nogil:
+    taps.dh[taps.n], taps.dw[taps.n], taps.w[taps.n] = dh, dw, w
+    taps.n += 1
+
+
+cdef void plan_gather(Gather *g, bint allow_direct) noexcept nogil:
     measure_taps(g)
     g.direct = allow_direct and reads_only_inside(g)
     choose_blocks(g)
-    lay_out_slab(g, tap)
+    lay_out_slab(g)
 
 
-cdef void plan_strips(Gather *g, Py_ssize_t n_pixels, Py_ssize_t *tap) noexcept nogil:
+cdef void plan_strips(Gather *g, Py_ssize_t n_pixels) noexcept nogil:
     cdef Py_ssize_t narrow
     measure_taps(g)
     g.direct = False
@@ -46,15 +69,20 @@ cdef void plan_strips(Gather *g, Py_ssize_t n_pixels, Py_ssize_t *tap) noexcept 
     narrow = g.y.W - (g.n_col_blocks - 1) * g.cols
     g.rows = min(g.y.N * g.y.H, (n_pixels + narrow - 2) // narrow + 1)
     g.n_row_blocks = 1
-    lay_out_slab(g, tap)
+    lay_out_slab(g)
 
 
-cdef void lay_out_slab(Gather *g, Py_ssize_t *tap) noexcept nogil:
-    g.n_phases = min(g.step_w, g.span_w)
+cdef void lay_out_slab(Gather *g) noexcept nogil:
+    choose_phases(g)
     g.n_cols = g.cols + (g.span_w - 1) // g.step_w
     g.row_pitch = g.n_phases * g.n_cols
-    cdef Py_ssize_t bands = min(g.rows, (g.rows + g.y.H - 2) // g.y.H + 1)
-    g.max_slab_rows = (g.rows - bands) * g.row_step + bands * g.span_h
+    cdef Py_ssize_t images = min(g.rows, (g.rows + g.y.H - 2) // g.y.H + 1)
+    g.max_slab_rows = (g.rows - images) * g.row_step + images * g.span_h
+    # Where taps lie far apart, most of those rows are between them: keep a band of rows
+    # for each row of taps instead.
+    g.banded = g.n_tap_rows * g.rows < g.max_slab_rows
+    if g.banded:
+        g.max_slab_rows = g.n_tap_rows * g.rows
     # Factors are below 2**40; their product may leave 64 bits.
     g.too_large = <double> g.max_slab_rows * g.row_pitch > 2.0 ** 40
     if g.too_large:
@@ -66,19 +94,20 @@ cdef void lay_out_slab(Gather *g, Py_ssize_t *tap) noexcept nogil:
     if g.direct:
         g.channel_stride = g.x.sc
     choose_chunks(g)
-    place_taps(g, tap)
+    place_taps(g)
 
 
 cdef void measure_taps(Gather *g) noexcept nogil:
     cdef Py_ssize_t t, dh_max = 0, dw_max = 0
     cdef Py_ssize_t *dh = g.taps.dh
     cdef Py_ssize_t *dw = g.taps.dw
-    g.dh_min, g.dw_min = 0, 0
+    g.dh_min, g.dw_min, g.n_tap_rows = 0, 0, 0
     for t in range(g.taps.n):
         dh[t] = bring_near(dh[t], g.step_h, g.y.H, g.x.H)
         dw[t] = bring_near(dw[t], g.step_w, g.y.W, g.x.W)
         if t == 0:
             g.dh_min, dh_max, g.dw_min, dw_max = dh[0], dh[0], dw[0], dw[0]
+        g.n_tap_rows += begins_row(g, t)
         g.dh_min, dh_max = min(g.dh_min, dh[t]), max(dh_max, dh[t])
         g.dw_min, dw_max = min(g.dw_min, dw[t]), max(dw_max, dw[t])
     g.span_h, g.span_w = dh_max - g.dh_min + 1, dw_max - g.dw_min + 1
@@ -86,14 +115,33 @@ cdef void measure_taps(Gather *g) noexcept nogil:
     g.row_step = min(g.step_h, g.span_h)
 
 
+cdef void choose_phases(Gather *g) noexcept nogil:
+    """List the column phases that taps read, rising; all rows of taps read alike."""
+    cdef Py_ssize_t t, f, i
+    cdef Py_ssize_t *phase = g.taps.phase
+    g.n_phases = 0
+    for t in range(g.taps.n):
+        if t > 0 and begins_row(g, t):
+            break
+        f, i = (g.taps.dw[t] - g.dw_min) % g.step_w, g.n_phases
+        while i > 0 and phase[i - 1] > f:
+            i -= 1
+        if i == 0 or phase[i - 1] != f:
+            memmove(phase + i + 1, phase + i, (g.n_phases - i) * sizeof(Py_ssize_t))
+            phase[i] = f
+            g.n_phases += 1
+
+
 cdef inline Py_ssize_t bring_near(
     Py_ssize_t d, Py_ssize_t step, Py_ssize_t n_out, Py_ssize_t n_in
 ) noexcept nogil:
-    """A tap that reads nothing but padding may read any padding: the nearest behind.
-
-    So a slab never outgrows the image and the output, whatever padding and dilation.
-    """
+    """A tap that reads nothing but padding may read any padding: the nearest behind."""
     return n_in if d >= n_in or d + (n_out - 1) * step < 0 else d
+
+
+cdef inline bint begins_row(const Gather *g, Py_ssize_t t) noexcept nogil:
+    """Whether tap t has another dh than the one before: taps come row by row."""
+    return t == 0 or g.taps.dh[t] != g.taps.dh[t - 1]
 
 
 cdef bint reads_only_inside(const Gather *g) noexcept nogil:
@@ -166,19 +214,21 @@ cdef Chunk get_chunk(const Gather *g, Py_ssize_t index) noexcept nogil:
     return chunk
 
 
-cdef void place_taps(Gather *g, Py_ssize_t *tap) noexcept nogil:
-    cdef Py_ssize_t t, u
+cdef void place_taps(Gather *g) noexcept nogil:
+    cdef Py_ssize_t t, u, f, row = -g.rows
+    cdef Py_ssize_t *tap = g.taps.place
     for t in range(g.taps.n):
         if g.direct:
             tap[t] = g.taps.dh[t] * g.x.sh + g.taps.dw[t]
-        else:
-            u = g.taps.dw[t] - g.dw_min
-            tap[t] = (
-                (g.taps.dh[t] - g.dh_min) * g.row_pitch
-                + u % g.step_w * g.n_cols
-                + u // g.step_w
-            )
-    g.tap = tap
+            continue
+        if not g.banded:
+            row = g.taps.dh[t] - g.dh_min
+        elif begins_row(g, t):
+            row += g.rows
+        u, f = g.taps.dw[t] - g.dw_min, 0
+        while g.taps.phase[f] != u % g.step_w:
+            f += 1
+        tap[t] = row * g.row_pitch + f * g.n_cols + u // g.step_w
 
 
 cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil:
@@ -217,30 +267,56 @@ cdef void open_rows(
     const Gather *g, Block *block, Py_ssize_t first_row, Py_ssize_t n_rows,
     Py_ssize_t strip,
 ) noexcept nogil:
-    cdef Py_ssize_t r, n, i, d, ih, at
+    cdef Py_ssize_t r, n, i
     block.first_row, block.n_rows = first_row, n_rows
     block.first_col = strip * g.cols
     block.n_cols = min(g.cols, g.y.W - block.first_col)
     block.n_slab_rows = 0
     for r in range(block.n_rows):
-        n = (block.first_row + r) // g.y.H
-        i = (block.first_row + r) % g.y.H
+        n, i = (first_row + r) // g.y.H, (first_row + r) % g.y.H
         block.row_out[r] = n * g.y.sn + i * g.y.sh + block.first_col * g.y.sw
         if g.direct:
             block.row_in[r] = n * g.x.sn + i * g.step_h * g.x.sh + block.first_col
-            continue
-        # The rows that this output row reads begin here; those it shares with the row
-        # before (of the same image) are there already.
-        at = block.n_slab_rows
-        if r > 0 and i > 0:
-            at -= g.span_h - g.row_step
-        block.row_in[r] = at * g.row_pitch
-        for d in range(block.n_slab_rows - at, g.span_h):
-            ih = i * g.step_h + g.dh_min + d
-            block.slab_row[at + d] = (
-                n * g.x.sn + ih * g.x.sh if 0 <= ih < g.x.H else CN_NO_ROW
-            )
-        block.n_slab_rows = at + g.span_h
+        elif g.banded:
+            add_to_bands(g, block, r, n, i)
+        else:
+            add_shared_rows(g, block, r, n, i)
+
+
+cdef inline Py_ssize_t find_row(
+    const Gather *g, Py_ssize_t n, Py_ssize_t ih
+) noexcept nogil:
+    return n * g.x.sn + ih * g.x.sh if 0 <= ih < g.x.H else CN_NO_ROW
+
+
+cdef void add_shared_rows(
+    const Gather *g, Block *block, Py_ssize_t r, Py_ssize_t n, Py_ssize_t i
+) noexcept nogil:
+    """The slab rows of output row r = (n, i), but for those of the row before."""
+    cdef Py_ssize_t d, at = block.n_slab_rows
+    if r > 0 and i > 0:
+        at -= g.span_h - g.row_step
+    block.row_in[r] = at * g.row_pitch
+    for d in range(block.n_slab_rows - at, g.span_h):
+        block.slab_row[at + d] = find_row(g, n, i * g.step_h + g.dh_min + d)
+    block.n_slab_rows = at + g.span_h
+
+
+cdef void add_to_bands(
+    const Gather *g, Block *block, Py_ssize_t r, Py_ssize_t n, Py_ssize_t i
+) noexcept nogil:
+    """The slab rows of output row r = (n, i): one in each row of taps' band."""
+    cdef Py_ssize_t t, at = r
+    block.row_in[r] = r * g.row_pitch
+    if r == 0:
+        # A block with fewer rows leaves gaps.
+        block.n_slab_rows = g.max_slab_rows
+        for t in range(g.max_slab_rows):
+            block.slab_row[t] = CN_NO_ROW
+    for t in range(g.taps.n):
+        if begins_row(g, t):
+            block.slab_row[at] = find_row(g, n, i * g.step_h + g.taps.dh[t])
+            at += g.rows
 
 
 cdef const char *load_channels(
@@ -254,7 +330,8 @@ cdef const char *load_channels(
     slab.x_channel_stride, slab.x_col_stride = g.x.sc, g.x.sw
     slab.n_rows, slab.row = block.n_slab_rows, block.slab_row
     slab.first_col, slab.IW = block.first_col * g.step_w + g.dw_min, g.x.W
-    slab.step, slab.n_phases, slab.n_cols = g.step_w, g.n_phases, g.n_cols
+    slab.step, slab.n_cols = g.step_w, g.n_cols
+    slab.n_phases, slab.phase = g.n_phases, g.taps.phase
     g.kernels.fill_slab(block.slab, first, &slab)
     return block.slab
 

@@ -11,11 +11,12 @@ cimport numpy as cnp
 import numpy as np
 
 from convnet._blocks cimport (
-    Block, Chunk, Gather, Image, block_bytes, cut_panel, describe_array, get_chunk,
-    load_channels, require_slab, open_block, outline, place_block, plan_gather,
+    Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel, describe_array,
+    get_chunk, load_channels, open_block, outline, place_block, place_tap_arrays,
+    plan_gather, require_slab, take_tap_memory,
 )
 from convnet._kernels cimport (
-    active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_tile_t,
+    SERIAL_WORK, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_tile_t,
     give_back, run_tasks, take_scratch,
 )
 
@@ -76,14 +77,12 @@ def forward(
         else:
             y[...] = bias_array
             p.accumulate = True
-    cdef Py_ssize_t *memory = <Py_ssize_t *> take_scratch(
-        32 * min(KH * KW, 1 << 57)
-    )
+    cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:
-        place_tap_arrays(&p, memory, KH * KW)
+        place_tap_arrays(&p.pixels.taps, memory, KH * KW)
         for t in range(KH * KW):
-            add_tap(&p, t // KW * DH - PT, t % KW * DW - PL, t)
-        run_product(&p, memory + 3 * KH * KW, num_threads, plans)
+            add_tap(&p.pixels.taps, t // KW * DH - PT, t % KW * DW - PL, t)
+        run_product(&p, num_threads, plans)
     finally:
         give_back(memory)
 
@@ -103,36 +102,44 @@ def grad_input(
     cdef Product p
     cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3]
     cdef Py_ssize_t SH = stride[0], SW = stride[1]
-    cdef Py_ssize_t DH = dilation[0], DW = dilation[1]
-    cdef Py_ssize_t PT = padding[0], PL = padding[1]
-    cdef Py_ssize_t phase, a, b, kh, kw
+    cdef Py_ssize_t a, b, kh, kw, dh, dw
     describe(&p, grad_y, weight, grad_x, groups)
     p.R, p.pixels.x.C = weight.shape[1], weight.shape[0] // groups
     p.row_stride, p.channel_stride = KH * KW, weight.shape[1] * KH * KW
     p.pixels.step_h, p.pixels.step_w = 1, 1
     cdef Image whole = p.pixels.y
-    cdef Py_ssize_t *memory = <Py_ssize_t *> take_scratch(
-        32 * min(KH * KW, 1 << 57)
-    )
+    cdef dict rows, cols
+    cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:
-        for phase in range(min(SH, whole.H) * min(SW, whole.W)):
-            a, b = phase // min(SW, whole.W), phase % min(SW, whole.W)
-            p.pixels.y = take_phase(whole, a, b, SH, SW, p.pixels.kernels.itemsize)
-            place_tap_arrays(&p, memory, KH * KW)
-            # Input row SH*i + a is output row oh's tap kh where oh*SH = SH*i + d.
-            for kh in range(KH):
-                if (a + PT - kh * DH) % SH == 0:
-                    for kw in range(KW):
-                        if (b + PL - kw * DW) % SW == 0:
-                            add_tap(
-                                &p,
-                                (a + PT - kh * DH) // SH,
-                                (b + PL - kw * DW) // SW,
-                                kh * KW + kw,
-                            )
-            run_product(&p, memory + 3 * KH * KW, num_threads, plans)
+        rows = phase_taps(whole.H, KH, SH, dilation[0], padding[0])
+        cols = phase_taps(whole.W, KW, SW, dilation[1], padding[1])
+        reached = len(rows) * len(cols)
+        if plans is None and reached < min(SH, whole.H) * min(SW, whole.W):
+            grad_x[...] = 0         # some pixels are under no window
+        for a in rows:
+            for b in cols:
+                p.pixels.y = take_phase(whole, a, b, SH, SW, p.pixels.kernels.itemsize)
+                place_tap_arrays(&p.pixels.taps, memory, KH * KW)
+                for kh, dh in rows[a]:
+                    for kw, dw in cols[b]:
+                        add_tap(&p.pixels.taps, dh, dw, kh * KW + kw)
+                run_product(&p, num_threads, plans)
     finally:
         give_back(memory)
+
+
+def phase_taps(n_pixels, n_taps, stride, dilation, padding):
+    """Return the taps that meet each phase of the pixels along one axis.
+
+    Pixel ``stride * i + phase`` is under tap k of window ``i + d``: a dict of lists of
+    (k, d). Phases without pixels, or without taps, are left out.
+    """
+    phases = {}
+    for k in range(n_taps):
+        d, phase = divmod(k * dilation - padding, stride)
+        if phase < n_pixels:
+            phases.setdefault(phase, []).append((k, -d))
+    return phases
 
 
 cdef Image take_phase(
@@ -160,30 +167,14 @@ cdef void describe(
     p.bias, p.accumulate = NULL, False
 
 
-cdef void place_tap_arrays(
-    Product *p, Py_ssize_t *memory, Py_ssize_t n
-) noexcept nogil:
-    p.pixels.taps.n = 0
-    p.pixels.taps.dh, p.pixels.taps.dw = memory, memory + n
-    p.pixels.taps.w = memory + 2 * n
-
-
-cdef void add_tap(
-    Product *p, Py_ssize_t dh, Py_ssize_t dw, Py_ssize_t w
-) noexcept nogil:
-    cdef Py_ssize_t t = p.pixels.taps.n
-    p.pixels.taps.dh[t], p.pixels.taps.dw[t], p.pixels.taps.w[t] = dh, dw, w
-    p.pixels.taps.n += 1
-
-
-cdef int run_product(
-    Product *p, Py_ssize_t *tap, int num_threads, list plans
-) except -1:
+cdef int run_product(Product *p, int num_threads, list plans) except -1:
     cdef Gather *g = &p.pixels
     cdef Py_ssize_t panels = (p.R + g.kernels.mr - 1) // g.kernels.mr, packed, slice_
-    cdef double work
-    plan_gather(g, True, tap)
+    cdef double work = 2.0 * p.G * p.R * g.x.C * g.taps.n * g.y.N * g.y.H * g.y.W
+    plan_gather(g, True)
     require_slab(g)
+    if work < SERIAL_WORK:
+        num_threads = 1             # run_tasks would not share it: cut nothing up
     p.first_panel, p.n_panels = 0, 1
     slice_ = max(1, min(panels, MAX_PACKED_BYTES // max(packed_bytes(p), 1)))
     p.n_panels = slice_
@@ -239,7 +230,7 @@ cdef Py_ssize_t workspace_bytes(const Product *p) noexcept nogil:
     """Bytes of one thread: its block and one panel of packed pixels, in whole pages."""
     cdef const cn_kernels_t *kernels = p.pixels.kernels
     cdef Py_ssize_t depth = p.pixels.chunk_channels * p.pixels.chunk_taps
-    cdef Py_ssize_t panel = (depth * kernels.nr + kernels.lanes) * kernels.itemsize
+    cdef Py_ssize_t panel = depth * kernels.nr * kernels.itemsize
     return (block_bytes(&p.pixels) + panel + 4095) // 4096 * 4096
 
 
@@ -324,14 +315,15 @@ cdef void multiply_chunk(
     cdef cn_panel_t columns
     cdef cn_tile_t tile
     depth.n_channels, depth.channel_stride = chunk.n_channels, g.channel_stride
-    depth.n_taps, depth.tap = chunk.n_taps, g.tap + chunk.t
+    depth.n_taps, depth.tap = chunk.n_taps, g.taps.place + chunk.t
     tile.depth, tile.b, tile.panel = chunk.depth, packed, &columns
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
     tile.accumulate = p.accumulate or chunk.k > 0
     tile.bias = NULL
     for i in range((n_pixels + NR - 1) // NR):
         cut_panel(g, block, i * NR, min(NR, n_pixels - i * NR), &columns)
-        g.kernels.pack_pixels(packed, source, &depth, &columns)
+        if chunk.depth > 0:
+            g.kernels.pack_pixels(packed, source, &depth, &columns)
         for panel in range(first_panel, end_panel):
             row = (p.first_panel + panel) * MR
             tile.n_rows = min(MR, p.R - row)

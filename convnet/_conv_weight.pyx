@@ -13,12 +13,13 @@ are added in order. So the bits never depend on the number of threads.
 cimport numpy as cnp
 
 from convnet._blocks cimport (
-    Block, Chunk, Gather, Image, block_bytes, cut_panel, describe_array, get_chunk,
-    load_channels, require_slab, open_block, outline, place_block, plan_gather,
+    Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel, describe_array,
+    get_chunk, load_channels, open_block, outline, place_block, place_tap_arrays,
+    plan_gather, require_slab, take_tap_memory,
 )
 from convnet._kernels cimport (
-    active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t, cn_segment_t,
-    cn_tile_t, give_back, run_tasks, take_scratch,
+    SLICE_WORK, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t,
+    cn_segment_t, cn_tile_t, give_back, run_tasks, take_scratch,
 )
 
 cnp.import_array()
@@ -35,6 +36,8 @@ cdef struct WeightGradient:
     Py_ssize_t G, R, K              # groups; rows of a group; columns: channels * taps
     Py_ssize_t n_panels, task_panels, n_row_tasks, n_chunks
     Py_ssize_t n_blocks, n_parts
+    # Of each part's blocks, those that are added up now: `n_now` from `first` on.
+    Py_ssize_t first, n_now
     char *sums                      # (n_parts, G * R, K)
     char *workspaces
     Py_ssize_t workspace_bytes
@@ -67,13 +70,12 @@ def grad_weight(
     g.step_h, g.step_w = stride[0], stride[1]
     p.G, p.R, p.K = groups, grad_w.shape[0] // groups, grad_w.shape[1] * T
     g.x.C = grad_w.shape[1]
-    cdef Py_ssize_t *memory = <Py_ssize_t *> take_scratch(32 * min(T, 1 << 57))
+    cdef Py_ssize_t *memory = take_tap_memory(T)
     try:
-        g.taps.dh, g.taps.dw, g.taps.w = memory, memory + T, memory + 2 * T
-        g.taps.n = T
+        place_tap_arrays(&g.taps, memory, T)
         for t in range(T):
-            g.taps.dh[t], g.taps.dw[t] = t // KW * DH - PT, t % KW * DW - PL
-        plan_gather(g, False, memory + 3 * T)
+            add_tap(&g.taps, t // KW * DH - PT, t % KW * DW - PL, t)
+        plan_gather(g, False)
         require_slab(g)
         run_weight_gradient(&p, <char *> cnp.PyArray_DATA(grad_w), num_threads, plans)
     finally:
@@ -99,8 +101,12 @@ cdef int run_weight_gradient(
     scratch = <char *> take_scratch(sums_bytes + num_threads * p.workspace_bytes)
     p.sums = scratch if p.n_parts > 1 else grad_w
     p.workspaces = scratch + sums_bytes
+    # Tasks are few and may be long: they go on in rounds, between which an interrupt
+    # may end the call.
+    p.n_now = max(1, <Py_ssize_t> (p.n_blocks * min(1.0, SLICE_WORK / work)))
     try:
-        run_tasks(weight_task, p, tasks, num_threads, work)
+        for p.first in range(0, -(-p.n_blocks // p.n_parts), p.n_now):
+            run_tasks(weight_task, p, tasks, num_threads, work * p.n_now / p.n_blocks)
         if p.n_parts > 1:
             add_parts(p, grad_w)
     finally:
@@ -144,7 +150,8 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef Py_ssize_t row_task = i % p.n_row_tasks, rest = i // p.n_row_tasks
     cdef Py_ssize_t group = rest // p.n_chunks % p.G, part = rest // p.n_chunks // p.G
     cdef Chunk chunk = get_chunk(g, rest % p.n_chunks)
-    cdef Py_ssize_t first = part * p.n_blocks // p.n_parts, index
+    cdef Py_ssize_t begin = part * p.n_blocks // p.n_parts, index
+    cdef Py_ssize_t end = (part + 1) * p.n_blocks // p.n_parts
     cdef char *memory = p.workspaces + worker * p.workspace_bytes
     cdef const char *x = g.x.data + group * g.x.C * g.x.sc * g.kernels.itemsize
     cdef const char *source
@@ -152,12 +159,12 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef Block block
     place_block(g, &block, memory)
     memory += block_bytes(g)
-    for index in range(first, (part + 1) * p.n_blocks // p.n_parts):
+    for index in range(begin + p.first, min(begin + p.first + p.n_now, end)):
         open_block(g, &block, index)
         source = load_channels(g, &block, x, chunk.c, chunk.n_channels)
         cut_panel(g, &block, 0, block.n_rows * block.n_cols, &pixels)
         multiply_block(
-            p, chunk, source, &pixels, memory, group, row_task, part, index > first
+            p, chunk, source, &pixels, memory, group, row_task, part, index > begin
         )
 
 
@@ -206,7 +213,7 @@ cdef void place_columns(
     for i in range(n):
         offset[i] = (
             (k + i) // chunk.n_taps * g.channel_stride
-            + g.tap[chunk.t + (k + i) % chunk.n_taps]
+            + g.taps.place[chunk.t + (k + i) % chunk.n_taps]
         )
 
 

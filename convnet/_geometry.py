@@ -18,7 +18,7 @@ Pads: TypeAlias = tuple[int, int, int, int]  # PT, PL, PB, PR
 IntOrPair: TypeAlias = int | Sequence[int]
 Padding: TypeAlias = int | str | Sequence[int] | Sequence[Sequence[int]]
 
-# Above this, sums and products of parameters could leave 64 bits in the drivers.
+# The drivers count in 64 bits: sums and products of two parameters stay inside.
 LARGEST = 2**31 - 1
 
 

@@ -19,12 +19,6 @@ cdef extern from *:
     """
     const char *CN_COMPILER
 
-# Below this many operations waking a worker costs more than it brings: 30 microseconds
-# at the 130 operations per nanosecond of two mid-sized cores.
-cdef double SERIAL_WORK = 4e6
-# Work between two looks at pending signals: about 50 ms on one thread.
-cdef double SLICE_WORK = 1e9
-
 cdef int active_level = 0
 
 

@@ -254,6 +254,8 @@ def _imagine(
 def _direct(call: _Call, algorithm: str, cycles: float) -> Candidate:
     """Describe the direct algorithm: implicit GEMM over blocks of pixels."""
     outlines = call.outlines(algorithm)
+    if not outlines:
+        return Candidate(algorithm, 0.0, call.flops, 0, 0.0, "no window meets a pixel")
     most = max(outlines, key=lambda outline: outline["scratch_bytes"])
     rows, columns = most["block"]
     KH, KW = call.window.kernel
@@ -265,10 +267,11 @@ def _direct(call: _Call, algorithm: str, cycles: float) -> Candidate:
     }[call.kind]
     # Chunks of the sum run in registers, and are then added to the result one by one.
     chunk = max(outline["chunk"] for outline in outlines)
+    chunks = -(-length // max(chunk, 1))
     if call.kind == "grad_weight":
-        chunk = rows * columns  # its sum runs over pixels, block by block
-    chunk = min(max(chunk, 1), length)
-    roundings = chunk + -(-length // chunk) + 1
+        # Its sum runs over pixels, block by block.
+        chunk, chunks = rows * columns, most["blocks"]
+    roundings = min(chunk, length) + chunks + 1
     reason = (
         f"{len(outlines)} product{'s' if len(outlines) > 1 else ''} of "
         f"{most['blocks']} blocks of {rows} x {columns} pixels, "

@@ -13,8 +13,9 @@ cimport numpy as cnp
 import numpy as np
 
 from convnet._blocks cimport (
-    Block, Chunk, Gather, Image, block_bytes, cut_panel, describe_array, get_chunk,
-    load_channels, require_slab, open_rows, outline, place_block, plan_strips,
+    TAP_ARRAYS, Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel,
+    describe_array, get_chunk, load_channels, open_rows, outline, place_block,
+    place_tap_arrays, plan_strips, require_slab,
 )
 from convnet._kernels cimport (
     active_kernels, cn_depth_t, cn_panel_t, cn_run_t, cn_segment_t, cn_tile_t,
@@ -96,7 +97,7 @@ cdef void describe(
     p.tiles.y.H, p.tiles.y.W = (p.y.H + m - 1) // m, (p.y.W + m - 1) // m
     p.tiles.y.sh, p.tiles.y.sw = p.y.sh * m, p.y.sw * m
     p.tiles.step_h = p.tiles.step_w = p.m = m
-    p.n_points = p.tiles.taps.n = (m + 2) * (m + 2)
+    p.n_points = (m + 2) * (m + 2)
     p.weight = <const char *> cnp.PyArray_DATA(weight)
     p.G, p.group_stride = groups, weight.shape[0] // groups * weight.shape[1] * 9
     p.bias, p.accumulate = NULL, False
@@ -107,13 +108,13 @@ cdef int run(
 ) except -1:
     """Run a described product whose first tile begins at (dh, dw) of x."""
     cdef Gather *g = &p.tiles
-    cdef Py_ssize_t memory[3 * 36]
+    cdef Py_ssize_t memory[36 * TAP_ARRAYS]
     cdef Py_ssize_t packed, t
     cdef double work
-    g.taps.dh, g.taps.dw, g.taps.w = memory, memory + 36, NULL
+    place_tap_arrays(&g.taps, memory, p.n_points)
     for t in range(p.n_points):
-        g.taps.dh[t], g.taps.dw[t] = dh + t // (p.m + 2), dw + t % (p.m + 2)
-    plan_runs(p, memory + 72, num_threads)
+        add_tap(&g.taps, dh + t // (p.m + 2), dw + t % (p.m + 2), t)
+    plan_runs(p, num_threads)
     require_slab(g)
     packed = p.G * p.n_panels * p.n_points * filters_stride(p) * g.kernels.itemsize
     packed = (packed + 4095) // 4096 * 4096
@@ -141,15 +142,13 @@ cdef int run(
     return 0
 
 
-cdef void plan_runs(
-    Winograd *p, Py_ssize_t *tap, Py_ssize_t num_threads
-) noexcept nogil:
+cdef void plan_runs(Winograd *p, Py_ssize_t num_threads) noexcept nogil:
     """Choose the tiles of a run: as many vectors as the cache holds transformed."""
     cdef Gather *g = &p.tiles
     cdef Py_ssize_t lanes = g.kernels.lanes, most, vectors, runs
     cdef Py_ssize_t vector = p.n_points * g.x.C * lanes * g.kernels.itemsize
     most = max(1, min(3, MAX_INPUT_BYTES // vector))
-    plan_strips(g, most * lanes, tap)
+    plan_strips(g, most * lanes)
     vectors = (g.y.N * g.y.H * g.cols + lanes - 1) // lanes
     p.strip_runs = (vectors + most - 1) // most
     runs = p.G * g.n_col_blocks * p.strip_runs
@@ -247,7 +246,8 @@ cdef void transform_channels(
     cdef const char *source
     cdef Chunk chunk
     cdef cn_depth_t depth
-    depth.channel_stride, depth.n_taps, depth.tap = g.channel_stride, p.n_points, g.tap
+    depth.channel_stride, depth.n_taps = g.channel_stride, p.n_points
+    depth.tap = g.taps.place
     for index in range(g.n_channel_chunks):
         chunk = get_chunk(g, index)
         source = load_channels(g, block, x, chunk.c, chunk.n_channels)

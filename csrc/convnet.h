@@ -41,15 +41,17 @@ typedef struct {
 
 /* A zero-padded, planar copy of some rows of some channels:
  *   slab[c, r, f, j] = x[c * x_channel_stride + row[r] + iw * x_col_stride]
- * with iw = first_col + j * step + f; zero where row[r] is CN_NO_ROW or iw is outside
- * [0, IW).  (Row offsets of arrays with negative strides may be negative.)
- * Splitting the columns into phases f gives strided convolutions unit-stride reads. */
+ * with iw = first_col + j * step + phase[f]; zero where row[r] is CN_NO_ROW or iw is
+ * outside [0, IW).  (Row offsets of arrays with negative strides may be negative.)
+ * Splitting the columns into phases gives strided convolutions unit-stride reads;
+ * phases rise and lie in [0, step). */
 typedef struct {
     ptrdiff_t n_channels, x_channel_stride, channel_stride;
     ptrdiff_t n_rows;
     const ptrdiff_t *row;
     ptrdiff_t first_col, IW, x_col_stride;
-    ptrdiff_t step, n_phases, n_cols;
+    ptrdiff_t step, n_cols, n_phases;
+    const ptrdiff_t *phase;
 } cn_slab_t;
 
 /* One register tile: y[r, p] (+)= bias[r] + sum over k of a[k, r] * b[k, p]. */

@@ -20,6 +20,8 @@ CONV = {
     "same_lower": ((2, 3, 11, 7), (5, 3, 4, 2), {"padding": "same_lower"}),
     "full": ((2, 3, 5, 7), (4, 3, 3, 2), {"padding": "full", "dilation": (1, 3)}),
     "dilations": ((2, 3, 13, 11), (5, 3, 3, 2), {"dilation": (2, 5)}),
+    "far taps": ((2, 3, 13, 11), (5, 3, 3, 2), {"dilation": 9, "padding": (8, 3)}),
+    "far taps, narrow": ((3, 2, 61, 3), (5, 2, 2, 3), {"dilation": (29, 1)}),
     "everything": (
         (3, 4, 17, 13),
         (6, 2, 3, 5),

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """explain(): what it says must be what the call does."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,29 @@ def test_error_bound_holds(kind, rng):
     error = abs(fast(*given) - slow(*exact)) / slow(*sizes)
     bound = explain(x.shape, w.shape, kind=kind).error_bound
     assert 0 < error.max() < bound < 1e-3
+
+
+def test_error_bound_counts_every_block_of_a_weight_gradient():
+    # Blocks are added to the sum one by one, whatever their size.
+    plan = explain((2, 8, 3000, 290), (4, 8, 3, 3), padding=1, kind="grad_weight")
+    blocks = int(re.search(r"of (\d+) blocks", plan.candidates[0].reason)[1])
+    assert plan.error_bound > blocks * np.finfo(np.float32).eps / 2
+
+
+@pytest.mark.parametrize("kind", ["forward", "grad_input", "grad_weight"])
+def test_explain_refuses_what_no_memory_holds(kind):
+    with pytest.raises(MemoryError, match="no memory"):
+        explain(
+            (1, 1, 1, 1),
+            (1, 1, 2**30, 2**29),
+            padding=(2**30 - 1, 2**29 - 1),
+            kind=kind,
+        )
+
+
+def test_explain_of_windows_that_meet_no_pixel():
+    plan = explain((1, 1, 1, 1), (1, 1, 2, 1), (9, 1), 3, 4, kind="grad_input")
+    assert plan.scratch_bytes == 0
 
 
 def test_print_shows_the_chosen_candidate():

@@ -182,6 +182,16 @@ def test_not_finite_values_follow_ieee(rng, value):
     )
 
 
+def test_the_widest_of_steps():
+    x, w = np.ones((1, 1, 1, 1), np.float32), np.ones((1, 1, 2, 2), np.float32)
+    far = {"stride": 2**30, "padding": 2**30, "dilation": 2**30}
+    y = conv2d(x, w, **far)
+    assert_array_equal(y, np.ones((1, 1, 2, 2)))
+    gx = conv2d_grad_input(y, w, x.shape, **far)
+    assert_array_equal(gx, [[[[4]]]])
+    assert_array_equal(conv2d_grad_weight(y, x, w.shape, **far), np.ones(w.shape))
+
+
 @pytest.mark.parametrize("algorithm", ["auto", "direct"])
 @pytest.mark.parametrize("precision", [None, "default", "strict"])
 def test_algorithms_and_precisions_agree(rng, algorithm, precision):

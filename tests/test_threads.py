@@ -164,25 +164,34 @@ def test_fork_works_in_parent_and_child(before):
 
 
 INTERRUPTED = """
-import os, signal, threading, time
+import os, signal, threading
 import numpy as np
 import convnet
-x = np.ones((16, 128, 128, 128), np.float32)
-w = np.ones((128, 128, 5, 5), np.float32)
-convnet.conv2d(x[:1, :, :9], w, num_threads={threads})
+one = np.float32(1)
+x, y = (np.broadcast_to(one, (999, C, 112, 112)) for C in (64, 128))
+w, out = np.ones((128, 64, 3, 3), np.float32), np.empty(1, np.float32)
+options = dict(padding=1, num_threads={threads})
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
-    while True:
-        convnet.conv2d(x, w, num_threads={threads})
+    {call}
+    print("finished")
 except KeyboardInterrupt:
-    y = convnet.conv2d(x[:1, :, :5, :7], w, num_threads=2)
-    print("interrupted", (y == 128 * 5 * 5).all())
+    y = convnet.conv2d(x[0, :, :5, :7], w, num_threads=2)
+    print("interrupted", (y == 64 * 9).all())
 """
+# Each takes many seconds.
+LONG_CALLS = [
+    "convnet.conv2d(x[:, :, 50:60], np.ones((128, 64, 9, 99), np.float32), **options)",
+    "convnet.conv2d_grad_input(y[:99], w, (99, 64, 112, 112), **options)",
+    "convnet.conv2d_grad_weight(y, x, w.shape, **options)",
+]
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_interrupt_ends_a_long_call_and_the_next_one_works(threads):
-    assert run_python(INTERRUPTED.format(threads=threads)) == "interrupted True"
+@pytest.mark.parametrize("call", LONG_CALLS)
+def test_interrupt_ends_a_long_call_and_the_next_one_works(call, threads):
+    code = INTERRUPTED.format(call=call, threads=threads)
+    assert run_python(code) == "interrupted True"
 
 
 def test_signals_are_not_delivered_to_workers():
