@@ -78,7 +78,7 @@ cdef extern from "convnet.h" nogil:
             Py_ssize_t, int,
         ) noexcept nogil
         void (*winograd_weight)(
-            void *, const void *, Py_ssize_t, Py_ssize_t, const cn_depth_t *,
+            void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int,
             Py_ssize_t, int,
         ) noexcept nogil
         double (*sum_plane)(const void *, const cn_plane_t *) noexcept nogil

@@ -36,7 +36,7 @@ cdef struct Winograd:
     Image y
     int m, n_points                 # (m + 2)^2
     const char *weight              # group 0, row 0, channel 0
-    Py_ssize_t filter_tap[9]        # offsets of a filter's elements, in row order
+    bint flip                       # filters turned by 180 degrees
     Py_ssize_t G, R, row_stride, channel_stride, group_stride
     const char *bias
     bint accumulate
@@ -56,12 +56,10 @@ def forward(
     """Write the convolution of `x` with `weight` plus `bias` to `y`, by F(m, 3)."""
     cdef Winograd p
     cdef cnp.ndarray bias_array
-    cdef int t
     describe(&p, x, weight, y, groups, m)
     p.R, p.tiles.x.C = weight.shape[0] // groups, weight.shape[1]
     p.row_stride, p.channel_stride = weight.shape[1] * 9, 9
-    for t in range(9):
-        p.filter_tap[t] = t
+    p.flip = False
     if bias is not None:
         bias_array = np.ascontiguousarray(bias)
         if bias_array.ndim == 1:
@@ -78,12 +76,10 @@ def grad_input(
 ):
     """Write the gradient of the input to `grad_x`: the filters turned round."""
     cdef Winograd p
-    cdef int t
     describe(&p, grad_y, weight, grad_x, groups, m)
     p.R, p.tiles.x.C = weight.shape[1], weight.shape[0] // groups
     p.row_stride, p.channel_stride = 9, weight.shape[1] * 9
-    for t in range(9):
-        p.filter_tap[t] = 8 - t
+    p.flip = True
     run(&p, padding[0] - 2, padding[1] - 2, num_threads, plans)
 
 
@@ -194,15 +190,14 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef const Gather *g = &p.tiles
     cdef Py_ssize_t group = i // p.n_panels, panel = i % p.n_panels
     cdef Py_ssize_t row = panel * g.kernels.mr
-    cdef cn_depth_t depth
-    depth.n_channels, depth.channel_stride = g.x.C, p.channel_stride
-    depth.n_taps, depth.tap = 9, p.filter_tap
     g.kernels.winograd_weight(
         packed_filters(p, group, panel, 0),
         p.weight + (group * p.group_stride + row * p.row_stride) * g.kernels.itemsize,
         min(g.kernels.mr, p.R - row),
         p.row_stride,
-        &depth,
+        g.x.C,
+        p.channel_stride,
+        p.flip,
         filters_stride(p),
         p.m,
     )
