@@ -66,6 +66,10 @@ cdef struct Chunk:
 
 cdef Image describe_array(cnp.ndarray array) noexcept
 
+# How many elements `residual` lies from y, for tiles to add; one with other strides is
+# copied to y first, and lies there.
+cdef Py_ssize_t find_addend(cnp.ndarray y, cnp.ndarray residual) except? -1
+
 # Make room for n taps in n * TAP_ARRAYS numbers that the caller owns; then add them.
 cdef Py_ssize_t *take_tap_memory(Py_ssize_t n) except NULL
 cdef void place_tap_arrays(Taps *taps, Py_ssize_t *memory, Py_ssize_t n) noexcept nogil

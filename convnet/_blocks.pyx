@@ -31,6 +31,15 @@ cdef Image describe_array(cnp.ndarray array) noexcept:
     return image
 
 
+cdef Py_ssize_t find_addend(cnp.ndarray y, cnp.ndarray residual) except? -1:
+    if (<object> y).strides != (<object> residual).strides:
+        y[...] = residual
+        return 0
+    return (
+        <Py_ssize_t> cnp.PyArray_DATA(residual) - <Py_ssize_t> cnp.PyArray_DATA(y)
+    ) // <Py_ssize_t> y.itemsize
+
+
 cdef Py_ssize_t *take_tap_memory(Py_ssize_t n) except NULL:
     return <Py_ssize_t *> take_scratch(
         TAP_ARRAYS * sizeof(Py_ssize_t) * min(n, 1 << 57)

@@ -16,6 +16,9 @@ def forward(
     groups: int,
     num_threads: int,
     plans: list[dict[str, Any]] | None = None,
+    packings: dict[Any, Any] | None = None,
+    residual: _Array | None = None,
+    clip: tuple[float, float] | None = None,
 ) -> None: ...
 def grad_input(
     grad_y: _Array,

@@ -12,12 +12,12 @@ import numpy as np
 
 from convnet._blocks cimport (
     Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel, describe_array,
-    get_chunk, load_channels, open_block, outline, place_block, place_tap_arrays,
-    plan_gather, require_slab, take_tap_memory,
+    find_addend, get_chunk, load_channels, open_block, outline, place_block,
+    place_tap_arrays, plan_gather, require_slab, take_tap_memory,
 )
 from convnet._kernels cimport (
-    SERIAL_WORK, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_tile_t,
-    give_back, run_tasks, take_scratch,
+    SERIAL_WORK, Packing, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t,
+    cn_tile_t, find_packing, give_back, keep_packing, run_tasks, take_scratch,
 )
 
 cnp.import_array()
@@ -35,7 +35,10 @@ cdef struct Product:
     Py_ssize_t G, R                 # groups; rows (output channels) of a group
     Py_ssize_t row_stride, channel_stride, group_stride
     const char *bias                # (G * R,) or NULL
-    bint accumulate                 # y holds values to add to
+    bint accumulate                 # values are added that lie `addend` from y
+    Py_ssize_t addend
+    bint clip                       # results are kept between low and high
+    double low, high
     # Rows are packed in panels of MR. A task is a block with all of them, or for blocks
     # from `n_whole` on one of `n_parts` parts of them.
     # Many weights are packed and used slice by slice: n_panels from first_panel on.
@@ -56,10 +59,16 @@ def forward(
     Py_ssize_t groups,
     int num_threads,
     list plans=None,
+    dict packings=None,
+    residual=None,
+    clip=None,
 ):
     """Write the convolution of `x` with `weight`, plus `bias`, to `y`.
 
-    With a list as `plans`, nothing is computed: what would be is appended to it.
+    With a list as `plans`, nothing is computed: what would be is appended to it. A dict
+    as `packings` keeps the packed weights, which must not change, for later calls. An
+    array of y's shape as `residual` is added to the result, unless there is an untied
+    bias; then it is kept between the two numbers of `clip`.
     """
     cdef Product p
     cdef cnp.ndarray bias_array
@@ -77,12 +86,17 @@ def forward(
         else:
             y[...] = bias_array
             p.accumulate = True
+    if residual is not None:
+        p.addend = find_addend(y, residual)
+        p.accumulate = True
+    if clip is not None:
+        p.clip, p.low, p.high = True, clip[0], clip[1]
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:
         place_tap_arrays(&p.pixels.taps, memory, KH * KW)
         for t in range(KH * KW):
             add_tap(&p.pixels.taps, t // KW * DH - PT, t % KW * DW - PL, t)
-        run_product(&p, num_threads, plans)
+        run_product(&p, num_threads, plans, packings)
     finally:
         give_back(memory)
 
@@ -123,7 +137,7 @@ def grad_input(
                 for kh, dh in rows[a]:
                     for kw, dw in cols[b]:
                         add_tap(&p.pixels.taps, dh, dw, kh * KW + kw)
-                run_product(&p, num_threads, plans)
+                run_product(&p, num_threads, plans, None)
     finally:
         give_back(memory)
 
@@ -164,40 +178,68 @@ cdef void describe(
     p.group_stride = (
         weight.shape[0] // groups * weight.shape[1] * weight.shape[2] * weight.shape[3]
     )
-    p.bias, p.accumulate = NULL, False
+    p.bias, p.accumulate, p.addend, p.clip = NULL, False, 0, False
 
 
-cdef int run_product(Product *p, int num_threads, list plans) except -1:
+cdef int run_product(
+    Product *p, int num_threads, list plans, dict packings
+) except -1:
+    """Plan a described product; pack its weights and multiply, or tell the plan."""
     cdef Gather *g = &p.pixels
-    cdef Py_ssize_t panels = (p.R + g.kernels.mr - 1) // g.kernels.mr, packed, slice_
+    cdef Py_ssize_t panels = (p.R + g.kernels.mr - 1) // g.kernels.mr, packed = 0
     cdef double work = 2.0 * p.G * p.R * g.x.C * g.taps.n * g.y.N * g.y.H * g.y.W
+    cdef Packing kept = find_packing(packings, "direct", g.kernels.itemsize)
+    cdef char *scratch
     plan_gather(g, True)
     require_slab(g)
     if work < SERIAL_WORK:
         num_threads = 1             # run_tasks would not share it: cut nothing up
-    p.first_panel, p.n_panels = 0, 1
-    slice_ = max(1, min(panels, MAX_PACKED_BYTES // max(packed_bytes(p), 1)))
-    p.n_panels = slice_
-    packed, p.workspace_bytes = packed_bytes(p), workspace_bytes(p)
+    p.first_panel, p.n_panels = 0, panels
+    if packings is None:
+        p.n_panels = min(panels, max(1, MAX_PACKED_BYTES // panel_bytes(p) // p.G))
+        packed = packed_bytes(p)
     plan_tasks(p, num_threads)
     num_threads = <int> min(num_threads, p.n_tasks)
+    p.workspace_bytes = workspace_bytes(p)
     if plans is not None:
         plans.append(outline(g, p.n_tasks, packed + num_threads * p.workspace_bytes))
         return 0
-    p.packed = <char *> take_scratch(packed + num_threads * p.workspace_bytes)
-    p.workspaces = p.packed + packed
+    scratch = <char *> take_scratch(packed + num_threads * p.workspace_bytes)
+    p.packed, p.workspaces = scratch, scratch + packed
     try:
-        while p.first_panel < panels:
-            p.n_panels = min(slice_, panels - p.first_panel)
-            plan_tasks(p, num_threads)
-            work = 2.0 * p.G * p.n_panels * g.kernels.mr * g.x.C * g.taps.n
-            # Packing a weight takes about as long as 100 operations of the products.
-            run_tasks(pack_task, p, p.G * p.n_panels, num_threads, 50 * work)
-            work *= g.y.N * g.y.H * g.y.W
-            run_tasks(product_task, p, p.n_tasks, num_threads, work)
-            p.first_panel += slice_
+        if packings is None:
+            run_slices(p, panels, num_threads, work)
+            return 0
+        if kept is None:
+            kept = Packing(packed_bytes(p))
+            p.packed = kept.data
+            pack_weights(p, num_threads)
+            keep_packing(packings, "direct", g.kernels.itemsize, kept)
+        p.packed = kept.data
+        run_tasks(product_task, p, p.n_tasks, num_threads, work)
     finally:
-        give_back(p.packed)
+        give_back(scratch)
+    return 0
+
+
+cdef int run_slices(
+    Product *p, Py_ssize_t panels, int num_threads, double work
+) except -1:
+    """Pack as many panels of weights as the scratch holds and multiply, in turns."""
+    cdef Py_ssize_t per_slice = p.n_panels
+    while p.first_panel < panels:
+        p.n_panels = min(per_slice, panels - p.first_panel)
+        plan_tasks(p, num_threads)
+        pack_weights(p, num_threads)
+        run_tasks(product_task, p, p.n_tasks, num_threads, work * p.n_panels / panels)
+        p.first_panel += per_slice
+    return 0
+
+
+cdef int pack_weights(Product *p, int num_threads) except -1:
+    # Packing a weight takes about as long as 100 operations of the products.
+    cdef double work = 100.0 * p.G * p.n_panels * panel_bytes(p) / 4
+    run_tasks(pack_task, p, p.G * p.n_panels, num_threads, work)
     return 0
 
 
@@ -220,10 +262,15 @@ cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
     p.n_tasks = p.n_whole + (n_blocks - p.n_whole) * p.n_parts
 
 
+cdef inline Py_ssize_t panel_bytes(const Product *p) noexcept nogil:
+    """Bytes of a panel of packed rows; a vector more keeps panels off the same sets."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t depth = g.x.C * g.taps.n
+    return (depth * g.kernels.mr + g.kernels.lanes) * g.kernels.itemsize
+
+
 cdef Py_ssize_t packed_bytes(const Product *p) noexcept nogil:
-    cdef Py_ssize_t n = p.G * p.pixels.x.C * p.pixels.taps.n
-    n *= p.n_panels * p.pixels.kernels.mr * p.pixels.kernels.itemsize
-    return (n + 4095) // 4096 * 4096
+    return (p.G * p.n_panels * panel_bytes(p) + 4095) // 4096 * 4096
 
 
 cdef Py_ssize_t workspace_bytes(const Product *p) noexcept nogil:
@@ -235,42 +282,33 @@ cdef Py_ssize_t workspace_bytes(const Product *p) noexcept nogil:
 
 
 cdef inline char *packed_rows(
-    const Product *p, Py_ssize_t group, Py_ssize_t panel, Py_ssize_t k, Py_ssize_t depth
+    const Product *p, Py_ssize_t group, Py_ssize_t panel, Py_ssize_t k
 ) noexcept nogil:
-    """Panel of `depth` reduction steps from k on: chunk by chunk, all rows each."""
-    cdef Py_ssize_t K = p.pixels.x.C * p.pixels.taps.n
-    return p.packed + (
-        ((group * K + k) * p.n_panels + panel * depth)
-        * p.pixels.kernels.mr * p.pixels.kernels.itemsize
+    """A panel's rows from step k of the reduction on."""
+    return (
+        p.packed
+        + (group * p.n_panels + panel) * panel_bytes(p)
+        + k * p.pixels.kernels.mr * p.pixels.kernels.itemsize
     )
 
 
 cdef void pack_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Pack the slice's panel i % n_panels of group i // n_panels, all of its chunks."""
+    """Pack panel i % n_panels, of those in work, of group i // n_panels."""
     cdef Product *p = <Product *> ctx
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t group = i // p.n_panels, panel = i % p.n_panels, index
+    cdef Py_ssize_t group = i // p.n_panels, panel = i % p.n_panels
     cdef Py_ssize_t row = (p.first_panel + panel) * g.kernels.mr
-    cdef const char *weight
-    cdef Chunk chunk
+    cdef Py_ssize_t first = group * p.group_stride + row * p.row_stride
     cdef cn_depth_t depth
-    for index in range(g.n_channel_chunks * g.n_tap_chunks):
-        chunk = get_chunk(g, index)
-        depth.n_channels, depth.channel_stride = chunk.n_channels, p.channel_stride
-        depth.n_taps, depth.tap = chunk.n_taps, g.taps.w + chunk.t
-        if p.channel_stride == chunk.n_taps == g.taps.n:
-            # All taps of a channel, in order: one run of unit stride.
-            depth.n_channels, depth.channel_stride, depth.n_taps = chunk.depth, 1, 1
-        weight = p.weight + g.kernels.itemsize * (
-            group * p.group_stride + row * p.row_stride + chunk.c * p.channel_stride
-        )
-        g.kernels.pack_rows(
-            packed_rows(p, group, panel, chunk.k, chunk.depth),
-            weight,
-            min(g.kernels.mr, p.R - row),
-            p.row_stride,
-            &depth,
-        )
+    depth.n_channels, depth.channel_stride = g.x.C, p.channel_stride
+    depth.n_taps, depth.tap = g.taps.n, g.taps.w
+    g.kernels.pack_rows(
+        packed_rows(p, group, panel, 0),
+        p.weight + first * g.kernels.itemsize,
+        min(g.kernels.mr, p.R - row),
+        p.row_stride,
+        &depth,
+    )
 
 
 cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
@@ -319,6 +357,9 @@ cdef void multiply_chunk(
     tile.depth, tile.b, tile.panel = chunk.depth, packed, &columns
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
     tile.accumulate = p.accumulate or chunk.k > 0
+    tile.addend = p.addend if chunk.k == 0 else 0
+    tile.clip = p.clip and chunk.k + chunk.depth == g.x.C * g.taps.n
+    tile.low, tile.high = p.low, p.high
     tile.bias = NULL
     for i in range((n_pixels + NR - 1) // NR):
         cut_panel(g, block, i * NR, min(NR, n_pixels - i * NR), &columns)
@@ -327,8 +368,8 @@ cdef void multiply_chunk(
         for panel in range(first_panel, end_panel):
             row = (p.first_panel + panel) * MR
             tile.n_rows = min(MR, p.R - row)
-            tile.a = packed_rows(p, group, panel, chunk.k, chunk.depth)
+            tile.a = packed_rows(p, group, panel, chunk.k)
             tile.y = g.y.data + (group * p.R + row) * g.y.sc * itemsize
-            if p.bias != NULL:
+            if p.bias != NULL and chunk.k == 0:
                 tile.bias = p.bias + (group * p.R + row) * itemsize
             g.kernels.gemm_tile(&tile)

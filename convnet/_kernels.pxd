@@ -38,7 +38,9 @@ cdef extern from "convnet.h" nogil:
         void *y
         Py_ssize_t n_rows, row_stride, col_stride
         const cn_panel_t *panel
-        int accumulate
+        int accumulate, clip
+        Py_ssize_t addend
+        double low, high
 
     ctypedef struct cn_run_t:
         Py_ssize_t n_lines, n_cols
@@ -124,3 +126,13 @@ cdef int run_tasks(
 # bytes when there is none.
 cdef void *take_scratch(Py_ssize_t n_bytes) except NULL
 cdef void give_back(void *scratch) noexcept
+
+# Weights as an algorithm wants them, kept by whoever owns the dict for later calls: by
+# algorithm, ISA level and item size.
+cdef class Packing:
+    cdef char *data
+
+cdef Packing find_packing(dict packings, str name, int itemsize)
+cdef int keep_packing(
+    dict packings, str name, int itemsize, Packing packing
+) except -1

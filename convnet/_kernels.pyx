@@ -106,6 +106,30 @@ cdef void give_back(void *scratch) noexcept:
     free(block - HEADER)
 
 
+cdef class Packing:
+    """Memory for packed weights that outlive a call, beginning on a page."""
+
+    def __cinit__(self, Py_ssize_t n_bytes):
+        cdef void *memory = NULL
+        if posix_memalign(&memory, HEADER, max(n_bytes, 1)) != 0:
+            raise MemoryError(f"no memory for {n_bytes} bytes of packed weights")
+        self.data = <char *> memory
+
+    def __dealloc__(self):
+        free(self.data)
+
+
+cdef Packing find_packing(dict packings, str name, int itemsize):
+    return None if packings is None else packings.get((name, active_level, itemsize))
+
+
+cdef int keep_packing(
+    dict packings, str name, int itemsize, Packing packing
+) except -1:
+    packings[name, active_level, itemsize] = packing
+    return 0
+
+
 def available_isas():
     """Return the names of the ISA levels that this machine runs, the fastest last."""
     return tuple(

@@ -15,6 +15,9 @@ def forward(
     num_threads: int,
     m: int,
     plans: list[dict[str, Any]] | None = None,
+    packings: dict[Any, Any] | None = None,
+    residual: _Array | None = None,
+    clip: tuple[float, float] | None = None,
 ) -> None: ...
 def grad_input(
     grad_y: _Array,

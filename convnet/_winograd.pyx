@@ -14,12 +14,12 @@ import numpy as np
 
 from convnet._blocks cimport (
     TAP_ARRAYS, Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel,
-    describe_array, get_chunk, load_channels, open_rows, outline, place_block,
-    place_tap_arrays, plan_strips, require_slab,
+    describe_array, find_addend, get_chunk, load_channels, open_rows, outline,
+    place_block, place_tap_arrays, plan_strips, require_slab,
 )
 from convnet._kernels cimport (
-    active_kernels, cn_depth_t, cn_panel_t, cn_run_t, cn_segment_t, cn_tile_t,
-    give_back, run_tasks, take_scratch,
+    Packing, active_kernels, cn_depth_t, cn_panel_t, cn_run_t, cn_segment_t,
+    cn_tile_t, find_packing, give_back, keep_packing, run_tasks, take_scratch,
 )
 
 cnp.import_array()
@@ -39,7 +39,9 @@ cdef struct Winograd:
     bint flip                       # filters turned by 180 degrees
     Py_ssize_t G, R, row_stride, channel_stride, group_stride
     const char *bias
-    bint accumulate
+    bint accumulate, clip
+    Py_ssize_t addend
+    double low, high
     Py_ssize_t n_panels             # of MR rows
     # Tiles of the longest run; runs of a strip, and of all strips and groups.
     Py_ssize_t run_tiles, strip_runs, n_runs
@@ -51,9 +53,13 @@ cdef struct Winograd:
 
 def forward(
     cnp.ndarray x, cnp.ndarray weight, bias, cnp.ndarray y, padding, Py_ssize_t groups,
-    int num_threads, int m, list plans=None,
+    int num_threads, int m, list plans=None, dict packings=None, residual=None,
+    clip=None,
 ):
-    """Write the convolution of `x` with `weight` plus `bias` to `y`, by F(m, 3)."""
+    """Write the convolution of `x` with `weight` plus `bias` to `y`, by F(m, 3).
+
+    The last four arguments are as for the direct convolution.
+    """
     cdef Winograd p
     cdef cnp.ndarray bias_array
     describe(&p, x, weight, y, groups, m)
@@ -67,7 +73,15 @@ def forward(
         else:
             y[...] = bias_array
             p.accumulate = True
-    run(&p, -<Py_ssize_t> padding[0], -<Py_ssize_t> padding[1], num_threads, plans)
+    if residual is not None:
+        p.addend = find_addend(y, residual)
+        p.accumulate = True
+    if clip is not None:
+        p.clip, p.low, p.high = True, clip[0], clip[1]
+    run(
+        &p, -<Py_ssize_t> padding[0], -<Py_ssize_t> padding[1], num_threads, plans,
+        packings,
+    )
 
 
 def grad_input(
@@ -80,7 +94,7 @@ def grad_input(
     p.R, p.tiles.x.C = weight.shape[1], weight.shape[0] // groups
     p.row_stride, p.channel_stride = 9, weight.shape[1] * 9
     p.flip = True
-    run(&p, padding[0] - 2, padding[1] - 2, num_threads, plans)
+    run(&p, padding[0] - 2, padding[1] - 2, num_threads, plans, None)
 
 
 cdef void describe(
@@ -96,45 +110,57 @@ cdef void describe(
     p.n_points = (m + 2) * (m + 2)
     p.weight = <const char *> cnp.PyArray_DATA(weight)
     p.G, p.group_stride = groups, weight.shape[0] // groups * weight.shape[1] * 9
-    p.bias, p.accumulate = NULL, False
+    p.bias, p.accumulate, p.addend, p.clip = NULL, False, 0, False
 
 
 cdef int run(
-    Winograd *p, Py_ssize_t dh, Py_ssize_t dw, int num_threads, list plans
+    Winograd *p, Py_ssize_t dh, Py_ssize_t dw, int num_threads, list plans,
+    dict packings,
 ) except -1:
     """Run a described product whose first tile begins at (dh, dw) of x."""
     cdef Gather *g = &p.tiles
     cdef Py_ssize_t memory[36 * TAP_ARRAYS]
-    cdef Py_ssize_t packed, t
+    cdef Py_ssize_t packed = 0, t
     cdef double work
+    cdef str name = f"winograd{p.m}"
+    cdef Packing kept = find_packing(packings, name, g.kernels.itemsize)
+    cdef char *scratch
     place_tap_arrays(&g.taps, memory, p.n_points)
     for t in range(p.n_points):
         add_tap(&g.taps, dh + t // (p.m + 2), dw + t % (p.m + 2), t)
     plan_runs(p, num_threads)
     require_slab(g)
-    packed = p.G * p.n_panels * p.n_points * filters_stride(p) * g.kernels.itemsize
-    packed = (packed + 4095) // 4096 * 4096
+    if packings is None:
+        packed = packed_bytes(p)
     num_threads = <int> min(num_threads, p.n_runs * p.n_parts)
-    p.workspace_bytes = (
-        block_bytes(g) + input_bytes(p) + sums_bytes(p)
-        + (g.rows + 2) * sizeof(cn_run_t) + 4095
-    ) // 4096 * 4096
+    p.workspace_bytes = workspace_bytes(p)
     if plans is not None:
         plans.append(
             outline(g, p.n_runs * p.n_parts, packed + num_threads * p.workspace_bytes)
         )
         return 0
-    p.packed = <char *> take_scratch(packed + num_threads * p.workspace_bytes)
-    p.workspaces = p.packed + packed
+    scratch = <char *> take_scratch(packed + num_threads * p.workspace_bytes)
+    p.packed, p.workspaces = scratch, scratch + packed
     work = 2.0 * p.G * p.R * g.x.C * p.n_points * p.n_runs * p.run_tiles
     try:
-        run_tasks(
-            weight_task, p, p.G * p.n_panels, num_threads,
-            10.0 * packed // g.kernels.itemsize,
-        )
+        if packings is None:
+            transform_weights(p, num_threads)
+        elif kept is None:
+            kept = Packing(packed_bytes(p))
+            p.packed = kept.data
+            transform_weights(p, num_threads)
+            keep_packing(packings, name, g.kernels.itemsize, kept)
+        if kept is not None:
+            p.packed = kept.data
         run_tasks(tile_task, p, p.n_runs * p.n_parts, num_threads, work)
     finally:
-        give_back(p.packed)
+        give_back(scratch)
+    return 0
+
+
+cdef int transform_weights(Winograd *p, int num_threads) except -1:
+    cdef double work = 10.0 * packed_bytes(p) / p.tiles.kernels.itemsize
+    run_tasks(weight_task, p, p.G * p.n_panels, num_threads, work)
     return 0
 
 
@@ -162,6 +188,19 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads) noexcept nogil:
 # points of a transform would fall on the same few lines of the cache.
 cdef inline Py_ssize_t filters_stride(const Winograd *p) noexcept nogil:
     return p.tiles.x.C * p.tiles.kernels.mr + p.tiles.kernels.lanes
+
+
+cdef Py_ssize_t packed_bytes(const Winograd *p) noexcept nogil:
+    cdef Py_ssize_t n = p.G * p.n_panels * p.n_points * filters_stride(p)
+    return (n * p.tiles.kernels.itemsize + 4095) // 4096 * 4096
+
+
+cdef Py_ssize_t workspace_bytes(const Winograd *p) noexcept nogil:
+    """Bytes of one thread: block, transformed input, sums and the runs' ends."""
+    cdef Py_ssize_t runs = (p.tiles.rows + 2) * sizeof(cn_run_t)
+    return (
+        block_bytes(&p.tiles) + input_bytes(p) + sums_bytes(p) + runs + 4095
+    ) // 4096 * 4096
 
 
 cdef inline Py_ssize_t input_stride(const Winograd *p, Py_ssize_t width) noexcept nogil:
@@ -278,7 +317,9 @@ cdef void multiply_filters(
     product.panel, product.bias = &columns, NULL
     product.n_rows, product.row_stride, product.col_stride = MR, NR, 1
     result.panel, result.row_stride, result.col_stride = tiles, p.y.sc, p.y.sw
-    result.accumulate, result.bias = p.accumulate, NULL
+    result.accumulate, result.addend, result.bias = p.accumulate, p.addend, NULL
+    result.clip, result.low, result.high = p.clip, p.low, p.high
+    product.clip, product.addend = False, 0
     for panel in range(
         part * p.n_panels // p.n_parts, (part + 1) * p.n_panels // p.n_parts
     ):

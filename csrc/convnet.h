@@ -54,17 +54,21 @@ typedef struct {
     const ptrdiff_t *phase;
 } cn_slab_t;
 
-/* One register tile: y[r, p] (+)= bias[r] + sum over k of a[k, r] * b[k, p]. */
+/* One register tile: y[r, p] = bias[r] + sum over k of a[k, r] * b[k, p]; when
+ * accumulating, plus what lies `addend` elements from y[r, p] (0: y itself); kept
+ * between low and high where `clip` is set (NaN stays). */
 typedef struct {
     ptrdiff_t depth;  /* length of the reduction */
     const void *a;    /* (depth, MR), packed rows */
     const void *b;    /* (depth, width), packed columns; width in whole vectors */
-    const void *bias; /* (n_rows,) or NULL; ignored when accumulating */
+    const void *bias; /* (n_rows,) or NULL */
     void *y;          /* row r, segment s, pixel j at
                          r * row_stride + out_s + j * col_stride */
     ptrdiff_t n_rows, row_stride, col_stride;
     const cn_panel_t *panel; /* where the columns go: `out`, `len` and `joined` */
-    int accumulate;
+    int accumulate, clip;
+    ptrdiff_t addend;
+    double low, high;
 } cn_tile_t;
 
 /* Behind a segment of m x m output tiles: the pixels that lie inside the image. */

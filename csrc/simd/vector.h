@@ -31,6 +31,15 @@ CN_INLINE cn_vec cn_select(cn_vec a, cn_vec b, cn_mask mask) {
     return (cn_vec)(((cn_mask)a & ~mask) | ((cn_mask)b & mask));
 }
 
+/* v between low and high; NaN stays NaN. */
+CN_INLINE cn_vec cn_clip(cn_vec v, CN_T low, CN_T high) {
+    v = cn_select(v, (cn_vec){0} + low, v < low);
+    return cn_select(v, (cn_vec){0} + high, v > high);
+}
+CN_INLINE CN_T cn_clip_one(CN_T v, CN_T low, CN_T high) {
+    return v < low ? low : v > high ? high : v;
+}
+
 /* zip_lo(a, b) = a0 b0 a1 b1 ... of the lower halves, zip_hi of the upper ones; even
  * and odd take every other lane of a, then of b: they undo a pair of zips. */
 #if CN_VECTOR_BYTES / CN_T_BYTES == 2
