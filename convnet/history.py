@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What a training run leaves behind: its course, and its best weights."""
 
+from __future__ import annotations
+
 import math
 import os
 from dataclasses import dataclass, field
@@ -112,7 +114,7 @@ class History:
             parts.append(f"{held_back} accuracy {100 * self.val_accuracy[-1]:6.2f} %")
         return "   ".join([*parts, f"{self.seconds[-1]:.1f} s"])
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> "Figure":
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
         """Draw the losses, and beside them the accuracies if there are any.
 
         Parameters
@@ -150,7 +152,7 @@ class History:
             figure.savefig(path)
         return figure
 
-    def draw(self, axes: "Axes", kind: str) -> None:
+    def draw(self, axes: Axes, kind: str) -> None:
         """Draw one kind of curve, "loss" or "accuracy", on axes of matplotlib's."""
         from matplotlib.ticker import MaxNLocator
 

@@ -5,6 +5,8 @@ Each optimizer holds one tuple of state arrays per parameter and writes in place
 that everybody who holds a parameter's array sees the new value.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 

@@ -9,6 +9,8 @@ a convolution. A complex matrix is an image with two channels, and integers are 
 as floats as long as all their sums are exact. SciPy itself is not needed.
 """
 
+from __future__ import annotations
+
 from typing import Any, TypeAlias
 
 import numpy as np

@@ -6,6 +6,8 @@ except `forward`. `adjoint_check` is for linear maps, exact up to rounding, and 
 any size.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 from collections.abc import Callable

@@ -8,6 +8,8 @@ Results depend on the data, the start weights and `rng`, and on nothing else: ne
 on the number of threads nor on whether anybody watches.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias

@@ -6,6 +6,8 @@ crash leaves half a file, or loses the one that was there. Reading runs no code 
 file, and believes no size in it before comparing with the size of the file itself.
 """
 
+from __future__ import annotations
+
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping

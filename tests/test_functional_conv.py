@@ -202,5 +202,8 @@ def test_algorithms_and_precisions_agree(rng, algorithm, precision):
 
 @pytest.mark.parametrize("name", functional.__all__)
 def test_signatures_are_those_of_the_reference(name):
-    fast, slow = getattr(functional, name), getattr(reference, name)
-    assert inspect.signature(fast) == inspect.signature(slow)
+    fast, slow = (
+        inspect.signature(getattr(module, name), eval_str=True)
+        for module in (functional, reference)
+    )
+    assert fast == slow

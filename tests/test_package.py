@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """The package as a whole: importing it, and what importing it must not do."""
 
+import pydoc
 import subprocess
 import sys
 from pathlib import Path
 
 import convnet
+from convnet import fit, functional, nn, save_weights, signal, testing
 
 
 def run_python(code, folder, *options):
@@ -50,6 +52,14 @@ def test_everything_public_is_there_and_documented():
     for name in convnet.__all__:
         value = getattr(convnet, name)
         assert name == "__version__" or value.__doc__
+
+
+def test_help_shows_annotations_as_they_are_written():
+    # Evaluated, ArrayLike alone would fill four lines.
+    public = [getattr(part, name) for part in (functional, nn) for name in part.__all__]
+    public += [fit, save_weights, signal.convolve2d, testing.gradcheck]
+    for value in public:
+        assert "numpy._typing" not in pydoc.render_doc(value), value
 
 
 def test_calls_leave_the_floating_point_environment(tmp_path):

@@ -6,6 +6,8 @@ Window (oh, ow) of a channel covers the pixels ``ih = oh*SH + kh - PT`` and
 of the window counts: see `count_include_pad` and `divisor_override`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -8,6 +8,8 @@ Pixels outside the image count as zeros. In both layouts the drivers get views o
 (N, C, H, W); a layout is no more than an order of strides to them.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

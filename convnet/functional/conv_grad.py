@@ -9,6 +9,8 @@ runs over the products of the forward call that its result took part in:
     grad_b[oc]              = sum of grad_y[n, oc, oh, ow]
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -5,6 +5,8 @@ Window (oh, ow) of a channel covers the pixels ``ih = oh*SH + kh*DH - PT`` and
 ``iw = ow*SW + kw*DW - PL``, as in a convolution, but padding is never a maximum.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal, overload
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What arrays have to be for layers to take them."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -5,6 +5,8 @@ Each keeps its output y, not its input, because the derivative can be had from y
 array is alive anyway as the next layer's input.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 
 import numpy as np

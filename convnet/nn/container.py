@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Modules made of modules: one after another, and side by side with a sum."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import overload
 
@@ -77,7 +79,7 @@ class Sequential(Module):
     @overload
     def __getitem__(self, index: int) -> Module: ...
     @overload
-    def __getitem__(self, index: slice) -> "Sequential": ...
+    def __getitem__(self, index: slice) -> Sequential: ...
     def __getitem__(self, index: int | slice) -> Module:
         """Return one module, or a part of the network that shares its modules."""
         if isinstance(index, slice):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Convolutional layers, which hold parameters and call `convnet.functional`."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 

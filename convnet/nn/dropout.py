@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Dropout: noise that keeps a network from relying on single values."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

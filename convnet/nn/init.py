@@ -7,6 +7,8 @@
 and rounded, so that one seed means the same network in both precisions.
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -6,6 +6,8 @@ NumPy's `@` would bring in BLAS, whose threads ignore `set_num_threads` and whos
 may change with their number.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 

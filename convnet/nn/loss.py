@@ -7,6 +7,8 @@
 Means are summed in float64. No loss overflows where its value is finite.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 
 import numpy as np

@@ -10,6 +10,8 @@ of parameters are written in place and never replaced, so that optimizers and us
 hold on to them.
 """
 
+from __future__ import annotations
+
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -208,7 +210,7 @@ class Module(Memory, ABC):
         """
         self.backward(grad_y)
 
-    def prepare(self) -> "Prepared":
+    def prepare(self) -> Prepared:
         """Return an immutable snapshot of this module for fast inference.
 
         See Also
@@ -219,18 +221,18 @@ class Module(Memory, ABC):
 
         return Prepared(self)
 
-    def children(self) -> dict[str, "Module"]:
+    def children(self) -> dict[str, Module]:
         """Return the modules directly inside this one, by name."""
         attributes = vars(self).items()
         return {name: value for name, value in attributes if isinstance(value, Module)}
 
-    def named_modules(self, name: str = "") -> Iterator[tuple[str, "Module"]]:
+    def named_modules(self, name: str = "") -> Iterator[tuple[str, Module]]:
         """Yield this module and all inside it, each with its dotted name."""
         yield name, self
         for key, child in self.children().items():
             yield from child.named_modules(_dotted(name, key))
 
-    def modules(self) -> Iterator["Module"]:
+    def modules(self) -> Iterator[Module]:
         """Yield this module and all inside it."""
         for _, module in self.named_modules():
             yield module
@@ -253,13 +255,13 @@ class Module(Memory, ABC):
         for parameter in self.parameters():
             parameter.zero_grad()
 
-    def train(self, mode: bool = True) -> "Self":
+    def train(self, mode: bool = True) -> Self:
         """Switch this module and all inside it to training, or to eval; return self."""
         for module in self.modules():
             module.training = mode
         return self
 
-    def eval(self) -> "Self":
+    def eval(self) -> Self:
         """Switch dropout off and batch normalization to its averages; return self.
 
         `backward` works in this mode too.

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Batch normalization: shift and scale each channel to mean 0 and variance 1."""
 
+from __future__ import annotations
+
 from typing import ClassVar
 
 import numpy as np

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Pooling layers, which call `convnet.functional`."""
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import ArrayLike
 

@@ -8,6 +8,8 @@ A snapshot has its own, read-only weights, so it can be simplified once and for 
     dropout(x) == x
 """
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Callable, Iterator
 from typing import Any

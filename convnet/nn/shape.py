@@ -5,6 +5,8 @@ Arrays of 1 dimension (features) or 3 (an image) are one sample, as everywhere i
 package; all others are batches, whose first axis stays.
 """
 
+from __future__ import annotations
+
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
