@@ -3,6 +3,7 @@
 
 import json
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -15,7 +16,8 @@ from convnet import _threads
 from convnet.cli import main, train
 from convnet.cli.tasks import TASKS, BinaryTask
 from convnet.data import load_digits
-from convnet.weights import load_metadata, load_weights
+from convnet.progress import Progress
+from convnet.weights import load_weights
 
 
 @pytest.fixture(autouse=True)
@@ -139,17 +141,43 @@ def test_interrupt_saves_the_best_weights(monkeypatch, tmp_path, capsys):
     assert cut["history"]["interrupted"]
 
 
-def test_interrupt_of_the_first_epoch_saves_what_there_is(
+def test_interrupt_of_the_first_epoch_keeps_the_run_before(
     monkeypatch, tmp_path, capsys
 ):
     def interrupt(*_):
         raise KeyboardInterrupt
 
+    assert main(["train", "--task", "binary", "--epochs", "1"]) == 0
+    folder = tmp_path / "convnet-binary"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert len(before) == 3
     monkeypatch.setattr(convnet.nn.BCELoss, "forward", interrupt)
     assert main(["train", "--task", "binary"]) == 130
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line.startswith("interrupted in epoch 1: saved the unfinished weights")
-    assert load_metadata(tmp_path / "convnet-binary" / "weights.npz")["epoch"] == "None"
+    assert line.startswith("interrupted in epoch 1: nothing is saved")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_interrupt_right_after_the_first_epoch_saves_it(monkeypatch, tmp_path, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    command = ["train", "--task", "binary", "--out"]
+    assert main([*command, "whole", "--epochs", "1"]) == 0
+    monkeypatch.setattr(Progress, "print", interrupt)
+    assert main([*command, "cut"]) == 130
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("interrupted in epoch 2: saved the weights of epoch 1")
+    whole, cut = record(tmp_path / "whole"), record(tmp_path / "cut")
+    assert cut["weights_hash"] == whole["weights_hash"]
+
+
+def test_train_names_the_next_command(tmp_path, capsys):
+    assert main(["train", "--task", "binary", "--epochs", "1", "--out", "a b"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1].split(maxsplit=1)[1]
+    program, *arguments = shlex.split(last)
+    assert program == "convnet"
+    assert main(arguments) == 0
 
 
 def test_real_ctrl_c_ends_with_130(tmp_path):

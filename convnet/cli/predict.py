@@ -94,6 +94,17 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "digit each: .npy, .npz, .csv, .pgm and IDX (MNIST) files, and with "
         "matplotlib .png and others. Without images, some test images are shown.",
     )
-    parser.add_argument("weights", type=Path, metavar="WEIGHTS")
-    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE")
+    parser.add_argument(
+        "weights",
+        type=Path,
+        metavar="WEIGHTS",
+        help="of convnet train, such as convnet-digits/weights.npz",
+    )
+    parser.add_argument(
+        "images",
+        nargs="*",
+        type=Path,
+        metavar="IMAGE",
+        help="a file with a picture of one digit, or arrays of several",
+    )
     parser.set_defaults(run=run)

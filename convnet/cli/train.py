@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import shlex
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from convnet.weights import replacing, save_weights
 
 __all__ = ["add_parser", "run", "weights_hash"]
 
+WEIGHTS = "weights.npz"
 EXTRAS = {"tqdm": "a progress bar", "matplotlib": "a picture of all this"}
 MOST = 1_000_000  # of epochs, images in a batch, threads
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -60,6 +62,9 @@ def run(args: argparse.Namespace) -> int:
     with blame_user("cannot use", folder):
         folder.mkdir(parents=True, exist_ok=True)
     outcome = _train(task, settings)
+    if outcome.epoch is None:
+        print(f"interrupted in epoch 1: nothing is saved, {folder} stays as it was")
+        return INTERRUPTED
     with blame_user("cannot write to", folder):
         _save(outcome, settings, folder)
     if outcome.history.interrupted:
@@ -67,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
         return INTERRUPTED
     _report(outcome, folder)
     _draw(task, outcome, folder / "picture.png")
+    print(f"next     convnet predict {shlex.quote(str(folder / WEIGHTS))}")
     return 0
 
 
@@ -103,6 +109,8 @@ def _train(task: Task, settings: Settings) -> Outcome:
         callbacks=(best, decay),
         rng=rng,
     )
+    if best.epoch is None and len(history):
+        best(model, history)  # Ctrl-C came between the first epoch and its callbacks.
     best.restore(model)
     readings = task.read(model.infer(test[0]))
     seconds = time.perf_counter() - start
@@ -131,7 +139,7 @@ def _save(outcome: Outcome, settings: Settings, folder: Path) -> None:
         "convnet": convnet.__version__,
     }
     metadata = {name: str(value) for name, value in notes.items()}
-    save_weights(outcome.model, folder / "weights.npz", metadata=metadata)
+    save_weights(outcome.model, folder / WEIGHTS, metadata=metadata)
     record = notes | {
         "weights_hash": weights_hash(outcome.model),
         "history": asdict(outcome.history),
@@ -147,20 +155,15 @@ def _report(outcome: Outcome, folder: Path) -> None:
         f"after {outcome.seconds:.1f} s, with the weights of epoch {outcome.epoch} "
         "(lowest training loss)"
     )
-    print(f"weights  {folder / 'weights.npz'}  (hash {weights_hash(outcome.model)})")
+    print(f"weights  {folder / WEIGHTS}  (hash {weights_hash(outcome.model)})")
     print(f"history  {folder / 'history.json'}")
 
 
 def _report_interruption(outcome: Outcome, folder: Path) -> None:
-    finished = len(outcome.history)
-    which = (
-        f"the weights of epoch {outcome.epoch}, the best so far,"
-        if outcome.epoch
-        else "the unfinished weights"
-    )
     print(
-        f"interrupted in epoch {finished + 1}: saved {which} in "
-        f"{folder / 'weights.npz'} (test accuracy {100 * outcome.accuracy:.2f} %)"
+        f"interrupted in epoch {len(outcome.history) + 1}: saved the weights of epoch "
+        f"{outcome.epoch}, the best so far, in {folder / WEIGHTS} "
+        f"(test accuracy {100 * outcome.accuracy:.2f} %)"
     )
 
 
@@ -185,7 +188,8 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="train a network on the handwritten digits",
         description="Train a convolutional network on handwritten digits and test it "
         "on digits it has not seen. Saves the weights of the epoch with the lowest "
-        "training loss; the test images choose nothing. Ctrl-C stops and saves.",
+        "training loss; the test images choose nothing. Ctrl-C stops, and saves "
+        "the best of the epochs that were finished.",
     )
     parser.add_argument(
         "--task",
