@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from convnet import _threads
 from convnet._algorithm import ALGORITHMS
-from convnet._geometry import Pair, as_int
+from convnet._geometry import Pair, as_int, shown
 
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
@@ -84,7 +84,9 @@ def as_image_shape(
     """Return the shape of images as a tuple, and as (N, C, H, W)."""
     given = as_shape(shape, name)
     if len(given) not in (3, 4):
-        raise ValueError(f"{name} must have 4 numbers, or 3 for one image, got {given}")
+        raise ValueError(
+            f"{name} must have 4 numbers, or 3 for one image, got {shown(given)}"
+        )
     if channels_last:
         *N, H, W, C = given
     else:
@@ -95,9 +97,13 @@ def as_image_shape(
 def as_shape(shape: Sequence[int], name: str) -> Shape:
     """Return a shape as a tuple of Python integers."""
     try:
+        if getattr(shape, "ndim", 1) != 1:  # the images instead of their shape
+            raise TypeError
         sizes = tuple(shape)
     except TypeError:
-        raise TypeError(f"{name} must be a tuple of integers, got {shape!r}") from None
+        raise TypeError(
+            f"{name} must be a tuple of integers, got {shown(shape)}"
+        ) from None
     return tuple(as_int(size, name, 0) for size in sizes)
 
 
@@ -147,7 +153,7 @@ def weight_fits(shape: Shape, IC: int, groups: int) -> int:
     groups = as_int(groups, "groups")
     if len(shape) != 4:
         raise ValueError(
-            f"weight must have the shape (OC, IC / groups, KH, KW), got {shape}"
+            f"weight must have the shape (OC, IC / groups, KH, KW), got {shown(shape)}"
         )
     if shape[1] * groups != IC:
         raise ValueError(

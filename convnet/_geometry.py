@@ -9,6 +9,7 @@ is wrong with it. Arrays are none of this module's business.
 """
 
 import operator
+import reprlib
 from collections.abc import Sequence
 from math import gcd
 from typing import NamedTuple, TypeAlias
@@ -20,6 +21,9 @@ Padding: TypeAlias = int | str | Sequence[int] | Sequence[Sequence[int]]
 
 # The drivers count in 64 bits: sums and products of two parameters stay inside.
 LARGEST = 2**31 - 1
+
+_REPR = reprlib.Repr()
+_REPR.maxother = 100  # instead of 30 characters, too few for most objects
 
 
 class Window(NamedTuple):
@@ -95,28 +99,35 @@ def as_pair(value: object, name: str, least: int = 1) -> Pair:
     """Return `value`, one integer or two, as (height, width)."""
     if type(value) is int and least <= value <= LARGEST:
         return value, value
+    form = "an integer or a pair of integers"
     if isinstance(value, tuple | list):
         if len(value) != 2:
-            raise ValueError(
-                f"{name} must be an integer or a pair (height, width), got {value!r}"
-            )
+            raise ValueError(f"{name} must be {form}, got {shown(value)}")
         return as_int(value[0], name, least), as_int(value[1], name, least)
-    number = as_int(value, name, least)
+    number = as_int(value, name, least, form)
     return number, number
 
 
-def as_int(value: object, name: str, least: int = 1) -> int:
+def as_int(value: object, name: str, least: int = 1, form: str = "an integer") -> int:
     """Return `value` as an int of at least `least`; neither bool nor float is one."""
     if type(value) is not int:
-        if isinstance(value, bool):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
         try:
+            if isinstance(value, bool):
+                raise TypeError
             value = operator.index(value)  # type: ignore[arg-type]
         except TypeError:
-            raise TypeError(f"{name} must be an integer, got {value!r}") from None
+            raise TypeError(f"{name} must be {form}, got {shown(value)}") from None
     if not least <= value <= LARGEST:
         raise ValueError(f"{name} must be between {least} and {LARGEST}, got {value}")
     return value
+
+
+def shown(value: object) -> str:
+    """Return a wrong value for a message: short, even if it is a batch of images."""
+    if getattr(value, "ndim", 0):
+        return f"{type(value).__name__} of shape {value.shape}"  # type: ignore[attr-defined]
+    text = _REPR.repr(value)
+    return text if len(text) < 100 else f"{text[:100]}..."
 
 
 def _pads(
