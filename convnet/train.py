@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convnet._check import Array
-from convnet._geometry import as_int
+from convnet._geometry import as_int, shown
 from convnet.history import History, KeepBest, Measured
 from convnet.nn import Loss, Module
 from convnet.optim import Optimizer
@@ -79,7 +79,10 @@ def fit(
     Raises
     ------
     ValueError
-        If x and y differ in length or are empty, or a number is below 1.
+        If x and y differ in length or are empty, a number is below 1, or the optimizer
+        holds a parameter that is not the model's.
+    TypeError
+        If an argument is of another kind than it says here.
 
     See Also
     --------
@@ -99,11 +102,12 @@ def fit(
     >>> len(history), history.loss[-1] < history.loss[0]
     (7, True)
     """
+    _belong_together(model, loss, optimizer)
     x, y = _arrays(data, "data")
     held_back = None if validation is None else _arrays(validation, "validation")
     epochs, batch_size = as_int(epochs, "epochs"), as_int(batch_size, "batch_size")
     rng = np.random.default_rng(rng)
-    callbacks = tuple(callbacks)
+    callbacks = _functions(callbacks)
     name = progress if isinstance(progress, str) else "validation"
     history = History()
     with Progress(epochs * -(-len(x) // batch_size), bool(progress)) as shown:
@@ -200,6 +204,32 @@ class _Means:
     def result(self) -> Measured:
         accuracy = None if self.accuracy is None else self.accuracy / self.count
         return self.loss / self.count, accuracy
+
+
+def _belong_together(model: Module, loss: Loss, optimizer: Optimizer) -> None:
+    """Raise unless these are what they should be, and the optimizer is the model's."""
+    for name, value, kind in (
+        ("model", model, Module),
+        ("loss", loss, Loss),
+        ("optimizer", optimizer, Optimizer),
+    ):
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"{name} must be an instance of {kind.__name__}, got {shown(value)}"
+            )
+    own = {id(parameter) for parameter in model.parameters()}
+    for parameter in optimizer.parameters:
+        if id(parameter) not in own:
+            raise ValueError(f"optimizer holds {parameter}, which model does not have")
+
+
+def _functions(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+    """Return the callbacks, if all of them can be called."""
+    if isinstance(callbacks, Iterable):
+        functions = tuple(callbacks)
+        if all(map(callable, functions)):
+            return functions
+    raise TypeError(f"callbacks must be a list of functions, got {shown(callbacks)}")
 
 
 def _arrays(data: Data, name: str) -> tuple[Array, Array]:

@@ -327,6 +327,8 @@ def test_plot_saves_a_picture(tmp_path, monkeypatch, name):
         ({"epochs": 0}, ValueError, "epochs .* 0"),
         ({"batch_size": 0}, ValueError, "batch_size .* 0"),
         ({"batch_size": 2.5}, TypeError, r"2\.5"),
+        ({"callbacks": KeepBest()}, TypeError, "callbacks .*KeepBest"),
+        ({"callbacks": ["stop"]}, TypeError, "callbacks .*'stop'"),
     ],
 )
 def test_wrong_arguments(change, error, message):
@@ -335,6 +337,33 @@ def test_wrong_arguments(change, error, message):
     with pytest.raises(error, match=message):
         train(model, **change)
     assert_same_state(model, state)
+
+
+@pytest.mark.parametrize("name", ["model", "loss", "optimizer"])
+def test_a_class_in_place_of_its_object_is_named(name):
+    model = network()
+    adam = optim.Adam(model.parameters())
+    right = {"model": model, "loss": nn.CrossEntropyLoss(), "optimizer": adam}
+    with pytest.raises(TypeError, match=f"^{name} must be an instance of "):
+        fit(**{**right, name: type(right[name])}, data=DATA)
+
+
+def test_an_optimizer_of_another_model_is_refused():
+    model, other = network(), network()
+    adam = optim.Adam([*model[0].parameters(), *other[6].parameters()])
+    state = model.state_dict()
+    with pytest.raises(ValueError, match=r"optimizer holds .*weight, shape=\(3, 60\)"):
+        fit(model, nn.CrossEntropyLoss(), adam, DATA)
+    assert_same_state(model, state)
+
+
+def test_an_optimizer_may_hold_some_of_the_parameters():
+    model = network()
+    state = model.state_dict()
+    sgd = optim.SGD(model[6].parameters(), 0.1)
+    fit(model, nn.CrossEntropyLoss(), sgd, DATA, 1, progress=False)
+    np.testing.assert_array_equal(model[0].weight.value, state["0.weight"])
+    assert np.any(model[6].weight.value != state["6.weight"])
 
 
 def test_nothing_that_trains_or_infers_calls_blas():
