@@ -63,6 +63,19 @@ def test_a_shared_parameter_counts_once():
     assert len(net.parameters()) == 3
 
 
+def test_an_array_does_not_take_the_place_of_a_parameter():
+    layer = nn.Linear(5, 3, rng=0)
+    weight, before = layer.weight, layer.weight.value.copy()
+    for wrong in (np.zeros((3, 5)), [[0.0] * 5] * 3, 0.0):
+        with pytest.raises(TypeError, match=r"weight of Linear .* \.weight\.value = "):
+            layer.weight = wrong
+    assert layer.weight is weight
+    np.testing.assert_array_equal(weight.value, before)
+    layer.weight = nn.Parameter(np.zeros((3, 5)))
+    layer.bias = None
+    assert len(layer.parameters()) == 1
+
+
 def test_a_module_stands_in_one_place_only():
     relu = nn.ReLU()
     with pytest.raises(ValueError, match="ReLU"):

@@ -167,6 +167,19 @@ class Module(Memory, ABC):
             if method in vars(cls) and shortcut not in vars(cls):
                 setattr(cls, shortcut, getattr(Module, shortcut))
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; an array must not take the place of a `Parameter`.
+
+        The optimizer would go on with the one that is gone.
+        """
+        there = vars(self).get(name)
+        if isinstance(there, Parameter) and not isinstance(value, Parameter | None):
+            raise TypeError(
+                f"{name} of {type(self).__name__} is a Parameter, not "
+                f"{type(value).__name__}: to set its values, write .{name}.value = ..."
+            )
+        super().__setattr__(name, value)
+
     @abstractmethod
     def forward(self, x: ArrayLike) -> Array:
         """Return the output for `x` and keep what `backward` needs."""
