@@ -25,21 +25,30 @@ Map: TypeAlias = Callable[[Array], Any]
 
 @dataclass(frozen=True)
 class Entry:
-    """One derivative: where, what backward says, and what differences say."""
+    """One derivative: where, what backward says, and what differences say.
+
+    `kink` has the slopes below and above where these differ, and backward says neither
+    more nor less: there is no derivative to compare with.
+    """
 
     name: str
     index: tuple[int, ...]
     analytic: float
     numeric: float
     error: float
+    kink: tuple[float, float] | None = None
 
     def __str__(self) -> str:
         """Return all of it in one line."""
         place = ", ".join(map(str, self.index))
-        return (
+        line = (
             f"{self.name}[{place}]: analytic {self.analytic:.9g}, "
             f"numeric {self.numeric:.9g}, error {self.error:.3g}"
         )
+        if self.kink is None:
+            return line
+        below, above = self.kink
+        return f"{line}; a kink, with slope {below:.3g} below and {above:.3g} above"
 
 
 @dataclass(frozen=True)
@@ -78,7 +87,13 @@ class GradcheckReport:
             f"gradcheck {verdict}: {self.count} derivatives, "
             f"tolerance {self.tolerance:.3g}; the worst:"
         ]
-        return "\n  ".join([*lines, *map(str, self.worst)])
+        lines += map(str, self.worst)
+        if not self.ok and any(entry.kink for entry in self.worst):
+            lines.append(
+                "at a kink, such as 0 for ReLU or a tie for max pooling, differences "
+                "prove nothing: try another x"
+            )
+        return "\n  ".join(lines)
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,7 @@ def gradcheck(
         Or a function of an array.
     x : array_like
         Where to take the derivatives. Stay away from kinks, such as 0 for ReLU or ties
-        for max pooling.
+        for max pooling; the report names those that it meets.
     backward : callable, for a function only
         ``backward(grad_y)`` returns grad_x for the last call of the function.
     step : float, default 1e-6
@@ -296,6 +311,7 @@ def _worst(
 ) -> Entry:
     """Compare all derivatives of `f` for one array; return the one farthest off."""
     entries = []
+    f_here = f()
     for index in np.ndindex(array.shape):
         here = array[index]
         array[index] = here + step
@@ -304,9 +320,24 @@ def _worst(
         below, f_below = array[index], f()
         array[index] = here
         numeric = float((f_above - f_below) / (above - below))
+        slopes = (
+            float((f_here - f_below) / (here - below)),
+            float((f_above - f_here) / (above - here)),
+        )
         analytic = float(gradient[index])
+        kink = slopes if _is_kink(slopes, analytic, step) else None
         error = abs(analytic - numeric) / max(1, abs(analytic), abs(numeric))
         # NaN compares as neither larger nor smaller; here it is as wrong as can be.
         error = math.inf if math.isnan(error) else error
-        entries.append(Entry(name, index, analytic, numeric, error))
+        entries.append(Entry(name, index, analytic, numeric, error, kink))
     return max(entries, key=lambda entry: entry.error)
+
+
+def _is_kink(slopes: tuple[float, float], analytic: float, step: float) -> bool:
+    """Tell whether two slopes differ by more than curvature, and one may be right.
+
+    Where f is smooth they differ by about `step` times its second derivative.
+    """
+    low, high = sorted(slopes)
+    slack = math.sqrt(step) * max(1, abs(low), abs(high))
+    return high - low > slack and low - slack <= analytic <= high + slack

@@ -78,6 +78,33 @@ def test_dropout_meets_the_same_mask_each_time():
     assert gradcheck(nn.Sequential(nn.Dropout(0.5, rng=0), nn.Tanh()), X)
 
 
+@pytest.mark.parametrize(
+    ("layer", "x"),
+    [
+        (nn.ReLU(), np.where(np.arange(30).reshape(2, 3, 5) == 17, 0.0, 0.5)),
+        (nn.MaxPool2d((1, 2)), np.ones((1, 1, 3, 2))),
+    ],
+    ids=["zero", "ties"],
+)
+def test_a_kink_is_told_from_a_mistake(layer, x):
+    report = gradcheck(layer, x)
+    assert not report.ok
+    below, above = report.worst[0].kink
+    assert min(abs(below), abs(above)) < 1e-6 < max(abs(below), abs(above))
+    assert "a kink, with slope" in str(report)
+    assert "try another x" in str(report)
+
+
+def test_a_mistake_is_no_kink():
+    # Neither in a smooth place, however curved, nor beyond both slopes of a kink.
+    steep = gradcheck(lambda x: 50 * x**2, X, lambda grad_y: 101 * X * grad_y)
+    beyond = gradcheck(np.abs, np.zeros(3), lambda grad_y: 2 * grad_y)
+    for report in steep, beyond:
+        assert not report.ok
+        assert report.worst[0].kink is None
+        assert "kink" not in str(report)
+
+
 def test_a_gradient_of_another_shape_is_refused():
     with pytest.raises(ValueError, match=r"\(2, 3, 7, 5\).*\(2, 3, 5, 7\)"):
         gradcheck(np.sin, X, lambda grad_y: np.zeros((2, 3, 7, 5)))
