@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convnet import _threads
-from convnet._algorithm import ALGORITHMS
+from convnet._algorithm import ALGORITHMS, ALLOWED
 from convnet._geometry import Pair, as_int, shown
 
 Array: TypeAlias = NDArray[Any]
@@ -125,7 +125,12 @@ def options(
     """Check what functions have in common; return whether NHWC, and the threads."""
     choice(algorithm, "algorithm", ("auto", *algorithms))
     if precision is not None:
-        choice(precision, "precision", ("default", "strict"))
+        choice(precision, "precision", tuple(ALLOWED))
+        if algorithm not in ("auto", *ALLOWED[precision]):
+            raise ValueError(
+                f"precision {precision!r} does not allow algorithm {algorithm!r}; "
+                f"it allows {ALLOWED[precision]}"
+            )
     channels_last = choice(layout, "layout", ("NCHW", "NHWC")) == "NHWC"
     return channels_last, _threads.resolve(num_threads)
 

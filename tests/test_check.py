@@ -84,6 +84,13 @@ WRONG = [
     *refused(CONVS, ValueError, "algorithm .* 'fft'", algorithm="fft"),
     *refused(CONVS, TypeError, "algorithm .* None", algorithm=None),
     *refused(CONVS, ValueError, "precision .* 'high'", precision="high"),
+    *refused(
+        CONVS[:2],
+        ValueError,
+        "'strict' does not allow algorithm 'winograd4'",
+        precision="strict",
+        algorithm="winograd4",
+    ),
     *refused(CONVS, TypeError, "precision .* 1", precision=1),
     # Windows.
     *refused(WINDOWED, ValueError, "stride .* 0", stride=0),

@@ -72,10 +72,11 @@ def conv2d(
     algorithm : {"auto", "direct", "winograd2", "winograd4"}
         How to compute: by direct sums, or with Winograd's F(2, 3) or F(4, 3), for 3x3
         kernels with stride and dilation 1. ``"auto"`` takes the fastest that
-        `precision` allows (see `explain`); float64 is always direct.
+        `precision` allows (see `explain`); float64 is always direct unless forced.
     precision : {None, "default", "strict"}
-        ``"strict"`` allows direct sums and F(2, 3), which rounds as well as they do;
-        ``"default"`` also F(4, 3), with three to five times their rounding errors.
+        ``"strict"`` allows direct sums and F(2, 3), which rounds as well as they do,
+        and refuses ``algorithm="winograd4"``; ``"default"`` also allows F(4, 3), with
+        three to five times their rounding errors.
 
     Returns
     -------
