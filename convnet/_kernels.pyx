@@ -217,4 +217,7 @@ cdef double now() noexcept nogil:
     return <double> t.tv_sec + 1e-9 * <double> t.tv_nsec
 
 
-set_isa(os.environ.get("CONVNET_ISA", "auto"))
+try:
+    set_isa(os.environ.get("CONVNET_ISA") or "auto")
+except ValueError as error:
+    raise ValueError(f"CONVNET_ISA: {error}") from None

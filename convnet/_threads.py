@@ -13,6 +13,7 @@ import operator
 import os
 from pathlib import Path
 
+MOST = 256  # larger numbers count as this
 _chosen: int | None = None
 
 
@@ -22,7 +23,7 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1. Results do not depend on it.
+        At least 1; above 256 counts as 256. Results do not depend on it.
 
     Raises
     ------
@@ -57,7 +58,7 @@ def _checked(n: int, name: str) -> int:
         raise TypeError(f"{name} must be an integer, not {n!r}") from None
     if value < 1:
         raise ValueError(f"{name} must be at least 1, not {value}")
-    return min(value, 256)
+    return min(value, MOST)
 
 
 def _default() -> int:
@@ -67,12 +68,12 @@ def _default() -> int:
             raise ValueError(
                 f"CONVNET_NUM_THREADS must be an integer of at least 1, not {text!r}"
             )
-        return min(int(text), 256)
+        return min(int(text), MOST)
     if hasattr(os, "sched_getaffinity"):
         cpus = len(os.sched_getaffinity(0))
     else:  # macOS
         cpus = os.cpu_count() or 1
-    return max(1, min(cpus, _cgroup_quota(), 256))
+    return max(1, min(cpus, _cgroup_quota(), MOST))
 
 
 def _cgroup_quota(

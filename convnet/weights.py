@@ -8,6 +8,7 @@ file, and believes no size in it before comparing with the size of the file itse
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -65,6 +66,8 @@ def save_weights(
         If `path` ends otherwise.
     TypeError
         If an array holds no real numbers, or a name or metadata is no string.
+    OSError
+        If the folder does not exist, or the file cannot be written.
     ImportError
         If the extra is missing.
 
@@ -159,6 +162,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     If anything goes wrong before, `path` stays as it was.
     """
+    if not path.parent.is_dir():  # else the error would name the temporary file
+        raise FileNotFoundError(errno.ENOENT, "no such folder", str(path.parent))
     temporary = path.with_name(f".convnet-{secrets.token_hex(8)}")
     try:
         with open(temporary, "xb") as file:

@@ -215,6 +215,7 @@ def test_real_ctrl_c_ends_with_130(tmp_path):
         ["--lr", "inf"],
         ["--seed", "-1"],
         ["--threads", "0"],
+        ["--threads", "257"],
         ["--task", "letters"],
     ],
     ids=" ".join,
@@ -225,6 +226,12 @@ def test_train_refuses_nonsense(options, tmp_path, capsys):
     assert stop.value.code == 2
     assert repr(options[1]) in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
+
+
+def test_train_names_the_most_threads(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--threads", "9999"])
+    assert f"from 1 to {_threads.MOST}, got '9999'" in capsys.readouterr().err
 
 
 def test_train_names_a_folder_it_cannot_use(tmp_path, capsys):

@@ -61,6 +61,14 @@ def test_environment_nonsense_is_an_error():
     status, _, errors = in_new_process("import convnet", "sse9")
     assert status != 0
     assert "'sse9'" in errors
+    last = errors.splitlines()[-1]
+    for text in ("CONVNET_ISA", *_kernels.available_isas()):
+        assert text in last
+
+
+def test_empty_environment_is_as_good_as_none():
+    code = "import convnet; print(convnet.get_isa())"
+    assert in_new_process(code, "")[:2] == (0, _kernels.available_isas()[-1])
 
 
 @pytest.mark.parametrize("itemsize", [4, 8])

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import convnet
+from convnet._threads import MOST as MOST_THREADS
 from convnet.cli.errors import blame_user
 from convnet.cli.tasks import TASKS, Outcome, Task
 from convnet.data import load_digits
@@ -31,7 +32,7 @@ __all__ = ["add_parser", "run", "weights_hash"]
 
 WEIGHTS = "weights.npz"
 EXTRAS = {"tqdm": "a progress bar", "matplotlib": "a picture of all this"}
-MOST = 1_000_000  # of epochs, images in a batch, threads
+MOST = 1_000_000  # of epochs, images in a batch
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -206,7 +207,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="equal seeds give equal weights on any number of threads (default: 0)",
     )
     parser.add_argument(
-        "--threads", type=_count, metavar="N", help="(default: all CPUs granted)"
+        "--threads", type=_threads, metavar="N", help="(default: all CPUs granted)"
     )
     parser.add_argument(
         "--out",
@@ -237,12 +238,16 @@ def _add_numbers(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= MOST:
+def _count(text: str, most: int = MOST) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= most:
         raise argparse.ArgumentTypeError(
-            f"expected an integer from 1 to {MOST}, got {text!r}"
+            f"expected an integer from 1 to {most}, got {text!r}"
         )
     return int(text)
+
+
+def _threads(text: str) -> int:
+    return _count(text, MOST_THREADS)
 
 
 def _seed(text: str) -> int:
