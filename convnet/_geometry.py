@@ -12,12 +12,12 @@ import operator
 import reprlib
 from collections.abc import Sequence
 from math import gcd
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, SupportsIndex, TypeAlias
 
 Pair: TypeAlias = tuple[int, int]
 Pads: TypeAlias = tuple[int, int, int, int]  # PT, PL, PB, PR
-IntOrPair: TypeAlias = int | Sequence[int]
-Padding: TypeAlias = int | str | Sequence[int] | Sequence[Sequence[int]]
+IntOrPair: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
+Padding: TypeAlias = IntOrPair | str | Sequence[Sequence[SupportsIndex]]
 
 # The drivers count in 64 bits: sums and products of two parameters stay inside.
 LARGEST = 2**31 - 1

@@ -51,6 +51,22 @@ def max_pool2d(
 ) -> tuple[Array, NDArray[np.int64]]: ...
 
 
+@overload
+def max_pool2d(
+    x: ArrayLike,
+    kernel_size: IntOrPair,
+    stride: IntOrPair | None = ...,
+    padding: Padding = ...,
+    dilation: IntOrPair = ...,
+    ceil_mode: bool = ...,
+    return_indices: bool = ...,
+    *,
+    layout: str = ...,
+    out: Array | None = ...,
+    num_threads: int | None = ...,
+) -> Array | tuple[Array, NDArray[np.int64]]: ...
+
+
 def max_pool2d(
     x: ArrayLike,
     kernel_size: IntOrPair,
