@@ -11,6 +11,7 @@ as floats as long as all their sums are exact. SciPy itself is not needed.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -188,9 +189,9 @@ def _slide(
         raise ValueError(f"boundary must be 'fill', 'wrap' or 'symm', got {boundary!r}")
     dtype = _result_type(image.dtype, kernel.dtype)
     padding = _BOUNDARIES[boundary]
-    fill = _fill(fillvalue, dtype) if padding == "constant" else np.zeros((), dtype)
-    sizes = zip(image.shape, kernel.shape, pads, strict=True)
-    shape = tuple(size + sum(sides) - K + 1 for size, K, sides in sizes)
+    fill = _fill(fillvalue, dtype) if padding == "constant" else 0
+    (H, W), (K, L), ((top, bottom), (left, right)) = image.shape, kernel.shape, pads
+    shape = H + top + bottom - K + 1, W + left + right - L + 1
     if kernel.size == 0 or 0 in shape:
         return np.zeros(shape, dtype)
     image, kernel = image.astype(dtype, copy=False), kernel.astype(dtype, copy=False)
@@ -202,6 +203,7 @@ def _slide(
     return _correlate(image, kernel, pads)
 
 
+@lru_cache
 def _result_type(first: np.dtype[Any], second: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype of the result, in which all sums run."""
     if first.kind in "biufc" and second.kind in "biufc":
@@ -211,8 +213,10 @@ def _result_type(first: np.dtype[Any], second: np.dtype[Any]) -> np.dtype[Any]:
     raise ValueError(f"no correlation or convolution of {first} with {second}")
 
 
-def _fill(fillvalue: Any, dtype: np.dtype[Any]) -> Array:
+def _fill(fillvalue: Any, dtype: np.dtype[Any]) -> Array | int:
     """Return `fillvalue` as a 0-d array; scalars are cast, arrays only safely."""
+    if type(fillvalue) is int and fillvalue == 0:  # the usual case
+        return 0
     given = np.asarray(fillvalue)
     if given.size != 1:
         raise ValueError(
