@@ -12,7 +12,7 @@ import operator
 import reprlib
 from collections.abc import Sequence
 from math import gcd
-from typing import Any, NamedTuple, SupportsIndex, TypeAlias
+from typing import NamedTuple, SupportsIndex, TypeAlias
 
 Pair: TypeAlias = tuple[int, int]
 Pads: TypeAlias = tuple[int, int, int, int]  # PT, PL, PB, PR
@@ -95,12 +95,12 @@ def pool_window(
     return window
 
 
-def as_pair(value: Any, name: str, least: int = 1) -> Pair:
+def as_pair(value: object, name: str, least: int = 1) -> Pair:
     """Return `value`, one integer or two, as (height, width)."""
     if type(value) is int and least <= value <= LARGEST:
         return value, value
     form = "an integer or a pair of integers"
-    if _is_row(value):
+    if isinstance(value, tuple | list):
         if len(value) != 2:
             raise ValueError(f"{name} must be {form}, got {shown(value)}")
         return as_int(value[0], name, least), as_int(value[1], name, least)
@@ -130,21 +130,18 @@ def shown(value: object) -> str:
     return text if len(text) < 100 else f"{text[:100]}..."
 
 
-def _is_row(value: Any) -> bool:
-    """Tell whether `value` is a tuple, a list, or an array with one axis."""
-    if isinstance(value, int):  # the usual case
-        return False
-    return isinstance(value, tuple | list) or getattr(value, "ndim", 0) == 1
-
-
 def _pads(
-    padding: Any, image: Pair, kernel: Pair, stride: Pair, dilation: Pair
+    padding: object, image: Pair, kernel: Pair, stride: Pair, dilation: Pair
 ) -> Pads:
     """Return the pixels on each side for every form that `padding` may have."""
     if isinstance(padding, str):
         axes = zip(image, kernel, stride, dilation, strict=True)
         (PT, PB), (PL, PR) = (_named_pads(padding, *axis) for axis in axes)
-    elif _is_row(padding) and len(padding) == 2 and all(map(_is_row, padding)):
+    elif (
+        isinstance(padding, tuple | list)
+        and len(padding) == 2
+        and all(isinstance(side, tuple | list) for side in padding)
+    ):
         (PT, PB), (PL, PR) = (as_pair(side, "padding", 0) for side in padding)
     else:
         PT, PL = PB, PR = as_pair(padding, "padding", 0)

@@ -17,7 +17,7 @@ from convnet.cli import main, train
 from convnet.cli.tasks import TASKS, BinaryTask
 from convnet.data import load_digits
 from convnet.progress import Progress
-from convnet.weights import load_weights
+from convnet.weights import load_metadata, load_weights
 
 
 @pytest.fixture(autouse=True)
@@ -141,6 +141,19 @@ def test_interrupt_saves_the_best_weights(monkeypatch, tmp_path, capsys):
     assert cut["history"]["interrupted"]
 
 
+def test_interrupt_of_the_first_epoch_saves_what_there_is(
+    monkeypatch, tmp_path, capsys
+):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convnet.nn.BCELoss, "forward", interrupt)
+    assert main(["train", "--task", "binary"]) == 130
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line.startswith("interrupted in epoch 1: saved the unfinished weights")
+    assert load_metadata(tmp_path / "convnet-binary" / "weights.npz")["epoch"] == "None"
+
+
 def test_interrupt_of_the_first_epoch_keeps_the_run_before(
     monkeypatch, tmp_path, capsys
 ):
@@ -154,7 +167,7 @@ def test_interrupt_of_the_first_epoch_keeps_the_run_before(
     monkeypatch.setattr(convnet.nn.BCELoss, "forward", interrupt)
     assert main(["train", "--task", "binary"]) == 130
     line = capsys.readouterr().out.splitlines()[-1]
-    assert line.startswith("interrupted in epoch 1: nothing is saved")
+    assert line.endswith("keeps the weights of the run before")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 

@@ -38,8 +38,6 @@ def test_conv_output_counts_windows(stride, dilation):
         (((1, 2), (3, 4)), (1, 3, 2, 4)),
         ([[1, 2], [3, 4]], (1, 3, 2, 4)),
         (np.int8(2), (2, 2, 2, 2)),
-        (np.array([2, 3]), (2, 3, 2, 3)),
-        ((np.array([1, 2]), np.array([3, 4])), (1, 3, 2, 4)),
         ("valid", (0, 0, 0, 0)),
         # Rows: 11 pixels, stride 2 -> 6 windows -> 2*5 + 4 - 11 = 3 pixels.
         # Columns: 7 pixels, stride 3 -> 3 windows -> 3*2 + 5 - 7 = 4 pixels.
@@ -147,9 +145,7 @@ def test_pool_padding_beyond_the_kernel_is_refused(padding):
         ("stride", float("nan"), TypeError),
         ("dilation", None, TypeError),
         ("stride", "2", TypeError),
-        ("stride", np.array([1.0, 2.0]), TypeError),
-        ("stride", np.array([1, 2, 3]), ValueError),
-        ("stride", np.array([[1, 2]]), TypeError),
+        ("stride", np.array([1, 2]), TypeError),
         ("stride", LARGEST + 1, ValueError),
         ("stride", 10**30, ValueError),
         ("dilation", 0, ValueError),
@@ -170,11 +166,6 @@ def test_nonsense_is_refused(name, value, error):
     for window in conv_window, pool_window:
         with pytest.raises(error, match=name):
             window((11, 7), (3, 2), **{name: value})
-
-
-def test_arrays_of_two_integers_are_pairs():
-    window = conv_window((11, 7), (3, 2), np.array([2, 1]), 0, np.array([1, 3], "u1"))
-    assert window == conv_window((11, 7), (3, 2), (2, 1), 0, (1, 3))
 
 
 def test_conv_needs_a_stride():

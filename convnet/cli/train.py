@@ -63,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
     with blame_user("cannot use", folder):
         folder.mkdir(parents=True, exist_ok=True)
     outcome = _train(task, settings)
-    if outcome.epoch is None:
-        print(f"interrupted in epoch 1: nothing is saved, {folder} stays as it was")
+    if outcome.epoch is None and (folder / WEIGHTS).exists():
+        print(f"interrupted in epoch 1: {folder} keeps the weights of the run before")
         return INTERRUPTED
     with blame_user("cannot write to", folder):
         _save(outcome, settings, folder)
@@ -161,10 +161,14 @@ def _report(outcome: Outcome, folder: Path) -> None:
 
 
 def _report_interruption(outcome: Outcome, folder: Path) -> None:
+    which = (
+        f"the weights of epoch {outcome.epoch}, the best so far,"
+        if outcome.epoch
+        else "the unfinished weights"
+    )
     print(
-        f"interrupted in epoch {len(outcome.history) + 1}: saved the weights of epoch "
-        f"{outcome.epoch}, the best so far, in {folder / WEIGHTS} "
-        f"(test accuracy {100 * outcome.accuracy:.2f} %)"
+        f"interrupted in epoch {len(outcome.history) + 1}: saved {which} in "
+        f"{folder / WEIGHTS} (test accuracy {100 * outcome.accuracy:.2f} %)"
     )
 
 
@@ -189,8 +193,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         help="train a network on the handwritten digits",
         description="Train a convolutional network on handwritten digits and test it "
         "on digits it has not seen. Saves the weights of the epoch with the lowest "
-        "training loss; the test images choose nothing. Ctrl-C stops, and saves "
-        "the best of the epochs that were finished.",
+        "training loss; the test images choose nothing. Ctrl-C stops and saves.",
     )
     parser.add_argument(
         "--task",
