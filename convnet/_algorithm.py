@@ -24,6 +24,8 @@ _SMALL_WORK, _THIN = 4e6, 8
 # Share of the FMA rate that the register tile reaches with the panels around it; for
 # Winograd's products, by the vectors of a run of tiles.
 _DIRECT_RATE, _WINOGRAD_RATE = 0.8, {1: 0.5, 2: 0.65, 3: 0.75}
+# Cycles to pack one weight.
+_PACKING = 0.7
 # Cycles per vector of tiles and channel of the two transforms, and per panel of filters
 # and channel of the weights' one.
 _TRANSFORMS = {2: (90, 70, 50), 4: (200, 150, 110)}
@@ -54,8 +56,12 @@ def choose(
     dtype: np.dtype[Any],
     algorithm: str,
     precision: str | None,
+    prepared: bool = False,
 ) -> str:
-    """Return the algorithm of a call: the one asked for, or the fastest allowed."""
+    """Return the algorithm of a call: the one asked for, or the fastest allowed.
+
+    `prepared` weights are packed or transformed before the call.
+    """
     if algorithm != "auto":
         if algorithm != "direct" and not _fits(window):
             raise ValueError(
@@ -66,19 +72,22 @@ def choose(
     small = product.work(9) < _SMALL_WORK or min(product.rows, product.channels) < _THIN
     if small or dtype.itemsize != 4 or not _fits(window):
         return "direct"
-    costs = estimates(product, window, precision)
+    costs = estimates(product, window, precision, prepared)
     return min(costs, key=costs.__getitem__)
 
 
 def estimates(
-    product: Product, window: Window, precision: str | None = None
+    product: Product,
+    window: Window,
+    precision: str | None = None,
+    prepared: bool = False,
 ) -> dict[str, float]:
     """Return the cycles that each algorithm takes which is possible and allowed."""
     KH, KW = window.kernel
-    costs = {"direct": _direct_cycles(product, KH * KW)}
+    costs = {"direct": _direct_cycles(product, KH * KW, prepared)}
     for m in (2, 4):
         if _fits(window) and f"winograd{m}" in ALLOWED[precision or "default"]:
-            costs[f"winograd{m}"] = _winograd_cycles(product, m)
+            costs[f"winograd{m}"] = _winograd_cycles(product, m, prepared)
     return costs
 
 
@@ -86,16 +95,17 @@ def _fits(window: Window) -> bool:
     return window.kernel == (3, 3) and window.stride == window.dilation == (1, 1)
 
 
-def _direct_cycles(product: Product, taps: int) -> float:
+def _direct_cycles(product: Product, taps: int, prepared: bool) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
     vectors = -(-N * H * W // lanes)
     rows = -(-R // mr) * mr
     # Two multiply-adds a cycle; packing a vector of pixels takes three cycles.
-    return G * C * taps * vectors * (rows / 2 / _DIRECT_RATE + 3)
+    before = 0.0 if prepared else rows * _PACKING
+    return G * C * taps * (vectors * (rows / 2 / _DIRECT_RATE + 3) + before)
 
 
-def _winograd_cycles(product: Product, m: int) -> float:
+def _winograd_cycles(product: Product, m: int, prepared: bool) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
     points = (m + 2) ** 2
@@ -105,8 +115,9 @@ def _winograd_cycles(product: Product, m: int) -> float:
     # Vectors of a run, as in _winograd.plan_runs; each run reads all weights again.
     run = max(1, min(3, 640 * 1024 // (points * C * lanes * 4)))
     multiply = points * C * panels * mr * vectors / 2 / _WINOGRAD_RATE[run]
-    transform = vectors * (C * to_points + R * from_points) + panels * C * weights
+    transform = vectors * (C * to_points + R * from_points)
     size = points * C * panels * mr * 4
     write, read = _CACHE_RATES if G * size < _CACHE_BYTES else _MEMORY_RATES
     reread = -(-vectors // run) * size / read
-    return G * (max(multiply, reread) + transform + size / write)
+    before = 0.0 if prepared else panels * C * weights + size / write
+    return G * (max(multiply, reread) + transform + before)

@@ -136,12 +136,11 @@ def test_many_threads_may_call_it():
                 np.testing.assert_array_equal(y, want)
 
 
-def test_batch_norm_vanishes_into_the_convolution():
+def test_batch_norm_and_relu_vanish_into_the_convolution():
     network = residual_net().prepare()._network
     kinds = [type(layer).__name__ for layer in network]
     assert kinds == [
-        "Conv2d",
-        "OverwritingReLU",
+        "PreparedConv2d",
         "Residual",
         "OverwritingReLU",
         "MaxPool2d",
@@ -152,7 +151,45 @@ def test_batch_norm_vanishes_into_the_convolution():
         "Linear",
         "Softmax",
     ]
-    assert [type(m).__name__ for m in network[2].body] == ["Conv2d", "OverwritingReLU"]
+    assert [type(m).__name__ for m in network[1].body] == ["PreparedConv2d"]
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 2)])
+def test_residual_and_relu_are_fused(isa, layout, dtype, kernel):
+    # Wide enough for Winograd's algorithm, and for a reduction in several chunks.
+    rng = np.random.default_rng(0)
+    how = {"padding": "same", "layout": layout, "dtype": dtype, "rng": rng}
+    body = nn.Sequential(nn.Conv2d(37, 61, 1, **how), nn.Conv2d(61, 37, kernel, **how))
+    shape = (2, 37, 19, 29) if layout == "NCHW" else (2, 19, 29, 37)
+    x = rng.standard_normal(shape).astype(dtype)
+    for shortcut in None, nn.Conv2d(37, 37, 1, **how):
+        net = nn.Sequential(nn.Residual(body, shortcut), nn.ReLU())
+        prepared = net.prepare()
+        assert len(prepared._network) == 1
+        want = net.eval()(x)
+        assert (want == 0).any()
+        atol = tolerance(dtype, 61 * 9, 20)
+        for _ in range(2):
+            np.testing.assert_allclose(prepared(x), want, rtol=0, atol=atol)
+
+
+def test_nan_passes_a_fused_relu():
+    x = np.zeros((1, 3, 7, 5), np.float32)
+    x[0, 1, 2, 3] = np.nan
+    y = nn.Sequential(nn.Conv2d(3, 4, 1, rng=0), nn.ReLU()).prepare()(x)
+    assert np.isnan(y[0, :, 2, 3]).all()
+    assert np.isnan(y).sum() == 4
+
+
+def test_weights_are_packed_once():
+    prepared = nn.Conv2d(16, 24, 3, rng=0).prepare()
+    packings = prepared._network._packings
+    prepared(np.ones((1, 16, 30, 41), np.float32))
+    (packing,) = packings.values()
+    prepared(np.ones((3, 16, 29, 40), np.float32))
+    assert list(packings.values()) == [packing]
 
 
 def test_batch_norm_of_another_layout_stays():

@@ -10,7 +10,7 @@ from convnet import reference
 
 
 class Convnet(Library):
-    """The public functions, with nothing prepared."""
+    """The public functions; forward as a prepared layer, as the peers' models are."""
 
     functions: ModuleType = convnet
 
@@ -21,8 +21,9 @@ class Convnet(Library):
 
     def fwd(self, case: Conv, weight: Array, bias: Array) -> Run:
         """Add the bias to conv(x, weight)."""
-        conv2d = self.functions.conv2d
-        return lambda x: conv2d(x, weight, bias, case.S, case.P, 1, case.G)
+        layer = convnet.nn.Conv2d(case.IC, case.OC, case.K, case.S, case.P, 1, case.G)
+        layer.weight.value, layer.bias.value = weight, bias
+        return layer.prepare()
 
     def gx(self, case: Conv, weight: Array) -> Run:
         """Gradient to the input."""
@@ -63,3 +64,8 @@ class Reference(Convnet):
     """The same functions in plain NumPy."""
 
     functions = reference
+
+    def fwd(self, case: Conv, weight: Array, bias: Array) -> Run:
+        """Add the bias to conv(x, weight)."""
+        conv2d = reference.conv2d
+        return lambda x: conv2d(x, weight, bias, case.S, case.P, 1, case.G)

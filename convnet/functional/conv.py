@@ -10,6 +10,8 @@ Pixels outside the image count as zeros. In both layouts the drivers get views o
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -118,11 +120,51 @@ def conv2d(
     >>> conv2d(x, np.ones((3, 2, 3, 1), dtype=np.float32)).shape
     (1, 3, 3, 7)
     """
+    return convolve(
+        x,
+        weight,
+        bias,
+        (stride, padding, dilation, groups),
+        layout=layout,
+        out=out,
+        num_threads=num_threads,
+        algorithm=algorithm,
+        precision=precision,
+    )
+
+
+class Extras(NamedTuple):
+    """What a prepared layer adds to a convolution; its weight must never change."""
+
+    packings: dict[Any, Any] | None = None  # keeps packed weights for later calls
+    residual: Array | None = None  # added to the result: an array of its shape
+    clip: tuple[float, float] | None = None  # the result's smallest and largest value
+
+
+def convolve(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None,
+    steps: tuple[IntOrPair, Padding, IntOrPair, int],
+    extras: Extras | None = None,
+    *,
+    layout: str = "NCHW",
+    out: Array | None = None,
+    num_threads: int | None = None,
+    algorithm: str = "auto",
+    precision: str | None = None,
+) -> Array:
+    """Compute `conv2d`, with what only prepared layers ask for.
+
+    `steps` are stride, padding, dilation and groups; a residual and an untied bias
+    exclude each other.
+    """
     channels_last, threads = check.options(layout, num_threads, algorithm, precision)
     given = (x, weight) if bias is None else (x, weight, bias)
     x, weight, *biases = check.as_floats(("x", "weight", "bias"), given)
     images = check.as_nchw(x, "x", channels_last)
     N, IC, IH, IW = images.shape
+    stride, padding, dilation, groups = steps
     groups = check.weight_fits(weight.shape, IC, groups)
     OC, _, KH, KW = weight.shape
     window = conv_window((IH, IW), (KH, KW), stride, padding, dilation)
@@ -130,17 +172,24 @@ def conv2d(
     shape = check.image_shape(N, OC, window.output, channels_last, x.ndim == 3)
     result = check.result(out, shape, weight.dtype, given)
     y = check.as_nchw(result, "out", channels_last)
-    if x.size and weight.size:
-        weight = np.ascontiguousarray(weight)
-        product = Product(groups, OC // groups, IC // groups, N, *window.output)
-        chosen = choose(product, window, weight.dtype, algorithm, precision)
-        if chosen == "direct":
-            _conv.forward(images, weight, b, y, *window.steps, groups, threads)
-        else:
-            m = int(chosen[-1])
-            _winograd.forward(images, weight, b, y, window.pads[:2], groups, threads, m)
-    elif b is None:
-        y[...] = 0
+    packings, residual, clip = extras or Extras()
+    if residual is not None:
+        check.has_shape(residual, "residual", shape)
+        residual = check.as_nchw(residual, "residual", channels_last)
+        residual = residual.astype(y.dtype, copy=False)
+    if not (x.size and weight.size):
+        y[...] = 0 if residual is None else residual
+        if b is not None:
+            y += b if b.ndim == 3 else b[:, None, None]
+        return np.clip(result, *clip, out=result) if clip else result
+    weight = np.ascontiguousarray(weight)
+    product = Product(groups, OC // groups, IC // groups, N, *window.output)
+    prepared = packings is not None
+    chosen = choose(product, window, weight.dtype, algorithm, precision, prepared)
+    more: dict[str, Any] = {"packings": packings, "residual": residual, "clip": clip}
+    if chosen == "direct":
+        _conv.forward(images, weight, b, y, *window.steps, groups, threads, **more)
     else:
-        y[...] = b if b.ndim == 3 else b[:, None, None]
+        pads, m = window.pads[:2], int(chosen[-1])
+        _winograd.forward(images, weight, b, y, pads, groups, threads, m, **more)
     return result

@@ -4,13 +4,17 @@
 A snapshot has its own, read-only weights, so it can be simplified once and for all:
 
     conv(x) * scale + shift == conv'(x)    batch normalization goes into the weights
+    max(conv(x) + shortcut, 0)             is computed before the sums leave registers
     max(y, 0, out=y)                       ReLU overwrites an array nobody else has
     dropout(x) == x
+
+and its convolutions keep their weights as the algorithms want them.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,16 +22,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convnet._check import Array
+from convnet.functional.conv import Extras, convolve
 from convnet.nn.activation import ReLU
 from convnet.nn.container import Residual, Sequential
 from convnet.nn.conv import Conv2d
 from convnet.nn.dropout import Dropout
 from convnet.nn.linear import Linear
-from convnet.nn.module import Module, Parameter
+from convnet.nn.module import Module, Parameter, unusual
 from convnet.nn.normalization import BatchNorm2d
 
 # Layers whose output is an array that nobody else has.
-FRESH = Conv2d, Linear, BatchNorm2d, Residual
+FRESH = Linear, BatchNorm2d, Residual
 
 
 class Prepared:
@@ -77,6 +82,64 @@ class Prepared:
         return f"Prepared({self._network!r})"
 
 
+class PreparedConv2d(Conv2d):
+    """A convolution whose weights stay packed, with what follows on it."""
+
+    clip: tuple[float, float] | None = None
+    _packings: dict[Any, Any]
+
+    @classmethod
+    def of(cls, conv: Conv2d) -> PreparedConv2d:
+        """Return a layer that infers the same; it shares the parameters of `conv`."""
+        prepared = cls.__new__(cls)
+        prepared.__dict__.update(conv.__dict__)
+        prepared._packings = {}
+        return prepared
+
+    @property
+    def untied(self) -> bool:
+        """Whether there is one bias per position."""
+        return self.bias is not None and self.bias.value.ndim == 3
+
+    def infer(self, x: ArrayLike, residual: Array | None = None) -> Array:
+        """Return the convolution of `x`, plus a residual, clipped."""
+        bias = None if self.bias is None else self.bias.value
+        return convolve(
+            x,
+            self.weight.value,
+            bias,
+            self._window,
+            Extras(self._packings, residual, self.clip),
+            layout=self.layout,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all attributes; a copy packs its weights anew."""
+        return super().__getstate__() | {"_packings": {}}
+
+    def _describe(self) -> str:
+        return super()._describe() + unusual(clip=(self.clip, None))
+
+
+class FusedResidual(Residual):
+    """A path around a Sequential; the convolution at its end adds what comes around."""
+
+    body: Sequential
+
+    @property
+    def last(self) -> PreparedConv2d:
+        """The body's last layer."""
+        return self.body.layers[-1]  # type: ignore[return-value]
+
+    def infer(self, x: ArrayLike) -> Array:
+        """Return the sum of both paths, clipped as the last layer says."""
+        x = np.asarray(x)
+        around = x if self.shortcut is None else self.shortcut.infer(x)
+        for layer in self.body.layers[:-1]:
+            x = layer.infer(x)
+        return self.last.infer(x, around)
+
+
 class OverwritingReLU(ReLU):
     """A ReLU behind one of the layers in `FRESH`."""
 
@@ -103,8 +166,19 @@ def _fold(module: Module) -> Module:
         return Sequential(*layers)
     if _infers_as(module, Residual):
         paths = {name: _fold(path) for name, path in module.children().items()}
-        return Residual(**paths)
+        return _residual(**paths)
+    if isinstance(module, Conv2d) and _infers_as(module, Conv2d):
+        return PreparedConv2d.of(module)
     return module
+
+
+def _residual(body: Module, shortcut: Module | None = None) -> Residual:
+    """Return a Residual, of the faster kind where its body ends in a convolution."""
+    layers = list(_flat(Sequential(body)))
+    last = layers[-1] if layers else None
+    if isinstance(last, PreparedConv2d) and last.clip is None and not last.untied:
+        return FusedResidual(Sequential(*layers), shortcut)
+    return Residual(body, shortcut)
 
 
 def _infers_as(module: Module | None, *kinds: type[Module]) -> bool:
@@ -126,30 +200,40 @@ def _flat(module: Module) -> Iterator[Module]:
 def _append(layers: list[Module], layer: Module) -> None:
     """Add a layer to a sequence, merged into the one before where that is possible."""
     last = layers[-1] if layers else None
-    if isinstance(last, Conv2d) and isinstance(layer, BatchNorm2d):
+    conv = _last_conv(last)
+    if isinstance(last, PreparedConv2d) and isinstance(layer, BatchNorm2d):
         merged = _merged(last, layer)
         layers[-1:] = [last, layer] if merged is None else [merged]
+    elif _infers_as(layer, ReLU) and conv is not None:
+        conv.clip = 0.0, math.inf
     elif _infers_as(layer, ReLU) and _infers_as(last, *FRESH):
         layers.append(OverwritingReLU())
     else:
         layers.append(layer)
 
 
-def _merged(conv: Conv2d, norm: BatchNorm2d) -> Conv2d | None:
+def _last_conv(module: Module | None) -> PreparedConv2d | None:
+    """Return the convolution whose result is the module's, if there is one."""
+    if isinstance(module, FusedResidual):
+        return module.last
+    return module if isinstance(module, PreparedConv2d) else None
+
+
+def _merged(conv: PreparedConv2d, norm: BatchNorm2d) -> PreparedConv2d | None:
     """Return one convolution that does the work of both, if there is one."""
-    if not (_infers_as(conv, Conv2d) and _infers_as(norm, BatchNorm2d)):
+    if conv.clip is not None or not _infers_as(norm, BatchNorm2d):
         return None
     if conv.layout != norm.layout or conv.out_channels != norm.num_features:
         return None
     scale, shift = norm.affine()
-    folded = copy.copy(conv)
+    folded = PreparedConv2d.of(conv)
     weight = conv.weight.value
     folded.weight = Parameter(
         (weight * scale[:, None, None, None]).astype(weight.dtype), "weight"
     )
     if conv.bias is not None:
         bias = conv.bias.value
-        channels_first = bias.ndim == 3 and conv.layout == "NCHW"
+        channels_first = conv.untied and conv.layout == "NCHW"
         per_filter = (slice(None), None, None) if channels_first else slice(None)
         shift = bias * scale[per_filter] + shift[per_filter]
     folded.bias = Parameter(shift.astype(weight.dtype), "bias")
