@@ -188,6 +188,16 @@ def test_global_avg_pool_is_the_mean(rng, layout, dtype):
 
 
 @every_layout
+@pytest.mark.parametrize("shape", [(1, 300, 301), (19, 150, 301)])
+def test_averages_of_large_windows_are_sums_in_double(layout, shape):
+    # Up to 90300 times 24 bits: exact in double, and wrong by 1e-4 in float.
+    x = to_layout(np.full(shape, 0.1, np.float32), layout)
+    assert_array_equal(global_avg_pool2d(x, layout=layout), np.float32(0.1))
+    y = avg_pool2d(x, (120, 101), (10, 100), layout=layout)
+    assert_array_equal(y, np.float32(0.1))
+
+
+@every_layout
 def test_one_image_is_a_batch_of_one(rng, layout):
     x = to_layout(rng.standard_normal((2, 3, 7, 5)), layout)
     options = {"layout": layout, "padding": (1, 0)}

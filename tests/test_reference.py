@@ -226,6 +226,12 @@ def test_global_avg_pool_is_the_mean(rng):
     assert_allclose(y, x.mean(axis=(2, 3), keepdims=True), atol=1e-14)
 
 
+def test_global_avg_pool_sums_in_double():
+    # 90300 times 24 bits: exact in double, and wrong by 1e-4 in float.
+    x = np.full((1, 300, 301), 0.1, np.float32)
+    assert_array_equal(reference.global_avg_pool2d(x), x[:, :1, :1])
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_and_single_images_are_views_of_the_same(rng, layout):
     x_shape, w_shape, options = CONV["everything"]

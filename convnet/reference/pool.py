@@ -103,14 +103,17 @@ def avg_pool2d(
     out: Array | None = None,
     num_threads: int | None = None,
 ) -> Array:
-    """Take the mean over each window; see `convnet.avg_pool2d`."""
+    """Take the mean over each window; see `convnet.avg_pool2d`.
+
+    Sums run in float64 whatever the dtype: a window may be a whole image.
+    """
     (x,) = as_floats(x)
     images = to_nchw(x, layout)
     image = images.shape[2:]
     window = pool_window(image, kernel_size, stride, padding, 1, ceil_mode)
-    total = np.zeros((*images.shape[:2], *window.output), x.dtype)
+    total = np.zeros((*images.shape[:2], *window.output))
     if not images.size:  # a window may be too large to pad for
-        return deliver(total, x.ndim == 3, layout, out)
+        return deliver(total.astype(x.dtype), x.ndim == 3, layout, out)
     padded = pad(images, window)
     for _, _, grid in taps(window):
         total += padded[grid]
