@@ -84,6 +84,9 @@ cdef extern from "convnet.h" nogil:
             Py_ssize_t, int,
         ) noexcept nogil
         double (*sum_plane)(const void *, const cn_plane_t *) noexcept nogil
+        void (*sum_channels)(
+            double *, const void *, const cn_plane_t *, Py_ssize_t
+        ) noexcept nogil
         void (*add_plane)(
             void *, const cn_plane_t *, const void *, const cn_plane_t *, int
         ) noexcept nogil

@@ -8,9 +8,12 @@ import threading
 
 import numpy as np
 import pytest
+from cases import DTYPES, LAYOUTS, to_layout
+from numpy.testing import assert_allclose, assert_array_equal
+from tolerance import tolerance
 
 import convnet
-from convnet import _threads
+from convnet import _threads, reference
 
 
 @pytest.fixture(autouse=True)
@@ -123,6 +126,32 @@ def test_same_bits_for_any_thread_count(call):
     expected = call(1)
     for num_threads in (2, 3, 5, 16):
         assert np.array_equal(call(num_threads), expected)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("conv2d_grad_bias", {}),
+        ("conv2d_grad_bias", {"untied": True}),
+        ("global_avg_pool2d", {}),
+    ],
+)
+def test_large_sums_have_the_same_bits_for_any_thread_count(
+    rng, name, options, dtype, layout
+):
+    # Large enough to be shared; channels for four vectors at a time, one, and none.
+    x = to_layout(rng.standard_normal((5, 109, 37, 41)).astype(dtype), layout)
+    options = {**options, "layout": layout}
+    expected = getattr(convnet, name)(x, **options, num_threads=1)
+    for num_threads in 2, 3, 16:
+        result = getattr(convnet, name)(x, **options, num_threads=num_threads)
+        assert_array_equal(result, expected)
+    wanted = getattr(reference, name)(x.astype(float), **options)
+    atol = tolerance(dtype, 5 * 37 * 41, 10)
+    assert_allclose(expected, wanted, rtol=0, atol=atol)
 
 
 def test_concurrent_callers_get_their_own_results(call):
