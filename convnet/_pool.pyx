@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Pooling drivers: one task for each channel plane of each image."""
+"""Pooling drivers.
+
+A task is some rows of the result, counted through all channel planes of all images:
+many small planes or a part of a large one. How many follows from the shapes alone.
+"""
 
 cimport numpy as cnp
 
@@ -11,11 +15,23 @@ from convnet._kernels cimport active_kernels, cn_kernels_t, cn_pool_t, run_tasks
 cnp.import_array()
 
 
+# Work of a task: enough to make the counter that hands it out cheap, and little enough
+# to spread over threads and to let Ctrl-C in.
+cdef double TASK_WORK = 5e5
+
+# Rows [first, end) of the result, in one channel plane.
+ctypedef void (*operation_t)(
+    Pooling *p, Py_ssize_t plane, Py_ssize_t first, Py_ssize_t end
+) noexcept nogil
+
+
 cdef struct Pooling:
     const cn_kernels_t *kernels
     cn_pool_t window
     Image x, y, index
     int all_inside                  # indices: cleared by any task that finds a stray
+    operation_t operation
+    Py_ssize_t plane_rows, n_rows, task_rows    # of a plane, of all planes, of a task
 
 
 def max_forward(
@@ -25,7 +41,7 @@ def max_forward(
     """Write the maxima of windows to `y`, and where they were found to `indices`."""
     cdef Pooling p
     describe(&p, x, y, indices, kernel, stride, padding, dilation)
-    run(&p, max_task, num_threads)
+    run(&p, max_rows, p.y.H, 1, num_threads)
 
 
 def max_backward(
@@ -35,9 +51,9 @@ def max_backward(
     """Write the gradient to `grad_x`; if an index is wrong, nothing, and say False."""
     cdef Pooling p
     describe(&p, grad_x, grad_y, indices, kernel, stride, padding, dilation)
-    run(&p, check_task, num_threads)
+    run(&p, check_rows, p.y.H, 1, num_threads)
     if p.all_inside:
-        run(&p, max_grad_task, num_threads)
+        run_backward(&p, max_grad_rows, num_threads)
     return bool(p.all_inside)
 
 
@@ -49,7 +65,7 @@ def avg_forward(
     cdef Pooling p
     describe(&p, x, y, None, kernel, stride, padding, (1, 1))
     describe_average(&p, padding, count_include_pad, divisor)
-    run(&p, avg_task, num_threads)
+    run(&p, avg_rows, p.y.H, 1, num_threads)
 
 
 def avg_backward(
@@ -60,7 +76,7 @@ def avg_backward(
     cdef Pooling p
     describe(&p, grad_x, grad_y, None, kernel, stride, padding, (1, 1))
     describe_average(&p, padding, count_include_pad, divisor)
-    run(&p, avg_grad_task, num_threads)
+    run_backward(&p, avg_grad_rows, num_threads)
 
 
 cdef int describe(
@@ -90,13 +106,39 @@ cdef int describe_average(
     return 0
 
 
-ctypedef void (*task_t)(void *, Py_ssize_t, int) noexcept nogil
+cdef int run_backward(Pooling *p, operation_t operation, int num_threads) except -1:
+    # Neighbouring tasks meet the same windows. Where tasks have no fewer rows than
+    # windows have, none meets more than twice as many as are its own.
+    cdef Py_ssize_t window_rows = p.window.KH * p.window.DH
+    return run(p, operation, p.x.H, min(window_rows, p.x.H), num_threads)
 
 
-cdef int run(Pooling *p, task_t task, int num_threads) except -1:
+cdef int run(
+    Pooling *p, operation_t operation, Py_ssize_t plane_rows, Py_ssize_t least_rows,
+    int num_threads,
+) except -1:
+    """Run an operation on all rows of the result, at least so many in a task."""
+    cdef const cn_pool_t *w = &p.window
     cdef double windows = <double> p.y.N * p.y.C * p.y.H * p.y.W
-    cdef double work = windows * p.window.KH * p.window.KW * 8
-    return run_tasks(task, p, p.x.N * p.x.C, num_threads, work)
+    cdef double work = windows * w.KH * w.KW * 8
+    p.operation, p.plane_rows = operation, plane_rows
+    p.n_rows = p.x.N * p.x.C * plane_rows
+    p.task_rows = max(least_rows, <Py_ssize_t> min(TASK_WORK * p.n_rows / work, 1e9))
+    return run_tasks(
+        rows_task, p, (p.n_rows + p.task_rows - 1) // p.task_rows, num_threads, work
+    )
+
+
+cdef void rows_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    """Cut the rows of a task where planes end."""
+    cdef Pooling *p = <Pooling *> ctx
+    cdef Py_ssize_t row = i * p.task_rows, end = min(row + p.task_rows, p.n_rows)
+    cdef Py_ssize_t first, n
+    while row < end:
+        first = row % p.plane_rows
+        n = min(p.plane_rows - first, end - row)
+        p.operation(p, row // p.plane_rows, first, first + n)
+        row += n
 
 
 cdef inline char *plane(const Image *image, Py_ssize_t i, int itemsize) noexcept nogil:
@@ -112,45 +154,58 @@ cdef inline int64_t *index_plane(const Pooling *p, Py_ssize_t i) noexcept nogil:
     return <int64_t *> plane(&p.index, i, sizeof(int64_t))
 
 
-cdef void max_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    cdef Pooling *p = <Pooling *> ctx
+cdef void max_rows(
+    Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
+) noexcept nogil:
     p.kernels.max_pool(
         plane(&p.y, i, p.kernels.itemsize),
         index_plane(p, i),
         plane(&p.x, i, p.kernels.itemsize),
         &p.window,
+        first,
+        end,
     )
 
 
-cdef void check_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    cdef Pooling *p = <Pooling *> ctx
-    if not p.kernels.check_indices(index_plane(p, i), &p.window):
+cdef void check_rows(
+    Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
+) noexcept nogil:
+    if not p.kernels.check_indices(index_plane(p, i), &p.window, first, end):
         p.all_inside = False
 
 
-cdef void max_grad_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    cdef Pooling *p = <Pooling *> ctx
+cdef void max_grad_rows(
+    Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
+) noexcept nogil:
     p.kernels.max_pool_grad(
         plane(&p.x, i, p.kernels.itemsize),
         plane(&p.y, i, p.kernels.itemsize),
         index_plane(p, i),
         &p.window,
+        first,
+        end,
     )
 
 
-cdef void avg_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    cdef Pooling *p = <Pooling *> ctx
+cdef void avg_rows(
+    Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
+) noexcept nogil:
     p.kernels.avg_pool(
         plane(&p.y, i, p.kernels.itemsize),
         plane(&p.x, i, p.kernels.itemsize),
         &p.window,
+        first,
+        end,
     )
 
 
-cdef void avg_grad_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    cdef Pooling *p = <Pooling *> ctx
+cdef void avg_grad_rows(
+    Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
+) noexcept nogil:
     p.kernels.avg_pool_grad(
         plane(&p.x, i, p.kernels.itemsize),
         plane(&p.y, i, p.kernels.itemsize),
         &p.window,
+        first,
+        end,
     )

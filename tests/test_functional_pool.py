@@ -175,6 +175,33 @@ def test_avg_pool_gradient_is_the_adjoint(rng, case):
 
 @every_layout
 @every_dtype
+@pytest.mark.parametrize("shape", [(1, 2, 611, 323), (61, 67, 7, 5)])
+def test_large_and_many_planes_are_the_reference(rng, layout, dtype, shape):
+    # A task has a part of a large plane, or many small ones; windows overlap its edges.
+    x = few_values(rng, shape, dtype)
+    options = {"kernel_size": (4, 3), "stride": (1, 2), "padding": ((2, 3), (1, 0))}
+    y, indices = reference.max_pool2d(x, **options, return_indices=True)
+    gy = rng.integers(-9, 10, y.shape).astype(dtype)
+    given = {**options, "layout": layout, "num_threads": 2}
+    results = max_pool2d(to_layout(x, layout), **given, return_indices=True)
+    assert_array_equal(from_layout(results[0], layout), y)
+    assert_array_equal(from_layout(results[1], layout), indices)
+    given["x_shape"] = shape_in(shape, layout)
+    gx = max_pool2d_grad(to_layout(gy, layout), results[1], **given)
+    expected = reference.max_pool2d_grad(gy, indices, shape, **options)
+    assert_array_equal(from_layout(gx, layout), expected)
+    gx = avg_pool2d_grad(to_layout(gy, layout), divisor_override=4, **given)
+    expected = reference.avg_pool2d_grad(gy, shape, divisor_override=4, **options)
+    assert_array_equal(from_layout(gx, layout), expected)
+    x = rng.integers(-9, 10, shape).astype(dtype)
+    del given["x_shape"]
+    y = avg_pool2d(to_layout(x, layout), divisor_override=4, **given)
+    expected = reference.avg_pool2d(x, divisor_override=4, **options)
+    assert_array_equal(from_layout(y, layout), expected)
+
+
+@every_layout
+@every_dtype
 def test_global_avg_pool_is_the_mean(rng, layout, dtype):
     x = rng.standard_normal((3, 5, 11, 7)).astype(dtype)
     y = global_avg_pool2d(to_layout(x, layout), layout=layout)
