@@ -91,20 +91,21 @@ cdef extern from "convnet.h" nogil:
             void *, const cn_plane_t *, const void *, const cn_plane_t *, int
         ) noexcept nogil
         void (*max_pool)(
-            void *, int64_t *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t
+            void *, int64_t *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t,
+            Py_ssize_t,
         ) noexcept nogil
         int (*check_indices)(
-            const int64_t *, const cn_pool_t *, Py_ssize_t, Py_ssize_t
+            const int64_t *, const cn_pool_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t
         ) noexcept nogil
         void (*max_pool_grad)(
             void *, const void *, const int64_t *, const cn_pool_t *, Py_ssize_t,
-            Py_ssize_t,
+            Py_ssize_t, Py_ssize_t,
         ) noexcept nogil
         void (*avg_pool)(
-            void *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t
+            void *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t
         ) noexcept nogil
         void (*avg_pool_grad)(
-            void *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t
+            void *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t
         ) noexcept nogil
 
     ctypedef void (*cn_task_t)(void *, Py_ssize_t, int) noexcept nogil

@@ -3,6 +3,7 @@
 
 A task is some rows of the result, counted through all channel planes of all images:
 many small planes or a part of a large one. How many follows from the shapes alone.
+Where channels lie side by side in all arrays, those of an image count as one plane.
 """
 
 cimport numpy as cnp
@@ -32,6 +33,7 @@ cdef struct Pooling:
     int all_inside                  # indices: cleared by any task that finds a stray
     operation_t operation
     Py_ssize_t plane_rows, n_rows, task_rows    # of a plane, of all planes, of a task
+    Py_ssize_t n_channels           # planes that count as one: channels side by side
 
 
 def max_forward(
@@ -86,9 +88,13 @@ cdef int describe(
     p.kernels = active_kernels(<int> x.itemsize)
     p.x, p.y = describe_array(x), describe_array(y)
     p.index.data, p.all_inside = NULL, True
+    w.index_row_stride, w.index_col_stride = 0, 0
     if indices is not None:
         p.index = describe_array(indices)
         w.index_row_stride, w.index_col_stride = p.index.sh, p.index.sw
+    p.n_channels = 1
+    if p.x.sc == p.y.sc == 1 and (indices is None or p.index.sc == 1):
+        p.n_channels = p.x.C if p.x.C >= p.kernels.lanes else 1
     w.IH, w.IW, w.x_row_stride, w.x_col_stride = p.x.H, p.x.W, p.x.sh, p.x.sw
     w.OH, w.OW, w.y_row_stride, w.y_col_stride = p.y.H, p.y.W, p.y.sh, p.y.sw
     w.KH, w.KW = kernel[0], kernel[1]
@@ -122,7 +128,7 @@ cdef int run(
     cdef double windows = <double> p.y.N * p.y.C * p.y.H * p.y.W
     cdef double work = windows * w.KH * w.KW * 8
     p.operation, p.plane_rows = operation, plane_rows
-    p.n_rows = p.x.N * p.x.C * plane_rows
+    p.n_rows = p.x.N * (p.x.C // p.n_channels) * plane_rows
     p.task_rows = max(least_rows, <Py_ssize_t> min(TASK_WORK * p.n_rows / work, 1e9))
     return run_tasks(
         rows_task, p, (p.n_rows + p.task_rows - 1) // p.task_rows, num_threads, work
@@ -141,36 +147,42 @@ cdef void rows_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         row += n
 
 
-cdef inline char *plane(const Image *image, Py_ssize_t i, int itemsize) noexcept nogil:
-    """Channel plane i of an image, counting (n, c) in order."""
+cdef inline char *plane(
+    const Pooling *p, const Image *image, Py_ssize_t i, int itemsize
+) noexcept nogil:
+    """Plane i of an image, or the first one of group i, counting (n, c) in order."""
+    cdef Py_ssize_t groups = image.C // p.n_channels
     return image.data + itemsize * (
-        i // image.C * image.sn + i % image.C * image.sc
+        i // groups * image.sn + i % groups * p.n_channels * image.sc
     )
 
 
 cdef inline int64_t *index_plane(const Pooling *p, Py_ssize_t i) noexcept nogil:
     if p.index.data == NULL:
         return NULL
-    return <int64_t *> plane(&p.index, i, sizeof(int64_t))
+    return <int64_t *> plane(p, &p.index, i, sizeof(int64_t))
 
 
 cdef void max_rows(
     Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
     p.kernels.max_pool(
-        plane(&p.y, i, p.kernels.itemsize),
+        plane(p, &p.y, i, p.kernels.itemsize),
         index_plane(p, i),
-        plane(&p.x, i, p.kernels.itemsize),
+        plane(p, &p.x, i, p.kernels.itemsize),
         &p.window,
         first,
         end,
+        p.n_channels,
     )
 
 
 cdef void check_rows(
     Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    if not p.kernels.check_indices(index_plane(p, i), &p.window, first, end):
+    if not p.kernels.check_indices(
+        index_plane(p, i), &p.window, first, end, p.n_channels
+    ):
         p.all_inside = False
 
 
@@ -178,12 +190,13 @@ cdef void max_grad_rows(
     Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
     p.kernels.max_pool_grad(
-        plane(&p.x, i, p.kernels.itemsize),
-        plane(&p.y, i, p.kernels.itemsize),
+        plane(p, &p.x, i, p.kernels.itemsize),
+        plane(p, &p.y, i, p.kernels.itemsize),
         index_plane(p, i),
         &p.window,
         first,
         end,
+        p.n_channels,
     )
 
 
@@ -191,11 +204,12 @@ cdef void avg_rows(
     Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
     p.kernels.avg_pool(
-        plane(&p.y, i, p.kernels.itemsize),
-        plane(&p.x, i, p.kernels.itemsize),
+        plane(p, &p.y, i, p.kernels.itemsize),
+        plane(p, &p.x, i, p.kernels.itemsize),
         &p.window,
         first,
         end,
+        p.n_channels,
     )
 
 
@@ -203,9 +217,10 @@ cdef void avg_grad_rows(
     Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
     p.kernels.avg_pool_grad(
-        plane(&p.x, i, p.kernels.itemsize),
-        plane(&p.y, i, p.kernels.itemsize),
+        plane(p, &p.x, i, p.kernels.itemsize),
+        plane(p, &p.y, i, p.kernels.itemsize),
         &p.window,
         first,
         end,
+        p.n_channels,
     )

@@ -175,6 +175,46 @@ def test_avg_pool_gradient_is_the_adjoint(rng, case):
 
 @every_layout
 @every_dtype
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("value", [np.nan, -1, -np.inf, 7])
+def test_max_pool_in_every_lane(layout, dtype, stride, value):
+    # Image n has its one odd pixel in column n; two rows make ties, and zeros that
+    # stood for padding would win.
+    x = np.full((71, 1, 2, 71), -1, dtype)
+    x[range(71), :, 1, range(71)] = value
+    x[range(3, 71), :, 0, range(68)] = value
+    if layout == "NHWC":  # the odd pixels of one image in channels
+        x = np.moveaxis(x, 0, 1)
+    options = {"kernel_size": (2, 3), "stride": stride, "padding": 1}
+    expected = reference.max_pool2d(x, **options, return_indices=True)
+    results = max_pool2d(
+        to_layout(x, layout), **options, layout=layout, return_indices=True
+    )
+    for actual, wanted in zip(results, expected, strict=True):
+        assert_array_equal(from_layout(actual, layout), wanted)
+    y = max_pool2d(to_layout(x, layout), **options, layout=layout)
+    assert_array_equal(y, results[0])
+
+
+@every_layout
+@every_dtype
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_runs_of_every_length(rng, layout, dtype, stride):
+    # Runs of every length from less than one vector to several.
+    for size in range(2, 41):
+        shape = (1, size, 2, 3) if layout == "NHWC" else (1, 2, 3, stride * size)
+        x = rng.integers(-99, 100, shape).astype(dtype)
+        options = {"kernel_size": 2, "stride": stride, "padding": (0, 1)}
+        y = avg_pool2d(to_layout(x, layout), **options, layout=layout)
+        expected = reference.avg_pool2d(x, **options)
+        assert_array_equal(from_layout(y, layout), expected)
+        y = max_pool2d(to_layout(x, layout), **options, layout=layout)
+        expected = reference.max_pool2d(x, **options)
+        assert_array_equal(from_layout(y, layout), expected)
+
+
+@every_layout
+@every_dtype
 @pytest.mark.parametrize("shape", [(1, 2, 611, 323), (61, 67, 7, 5)])
 def test_large_and_many_planes_are_the_reference(rng, layout, dtype, shape):
     # A task has a part of a large plane, or many small ones; windows overlap its edges.

@@ -223,6 +223,25 @@ def test_interrupt_ends_a_long_call_and_the_next_one_works(call, threads):
     assert run_python(code) == "interrupted True"
 
 
+INTERRUPTED_POOLING = """
+import os, signal, threading
+import numpy as np
+import convnet
+x, out = np.ones((1, 1, 2000, 2000), np.float32), np.zeros((1, 1, 1900, 1900), "f4")
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    convnet.max_pool2d(x, 101, 1, out=out, num_threads={threads})
+except KeyboardInterrupt:
+    print("interrupted", out[0, 0, 0, 0], out[0, 0, -1, -1])
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_interrupt_ends_a_long_pooling_of_one_plane(threads):
+    code = INTERRUPTED_POOLING.format(threads=threads)
+    assert run_python(code) == "interrupted 1.0 0.0"
+
+
 def test_signals_are_not_delivered_to_workers():
     code = (
         "import signal, threading, os, convnet, numpy as np\n"
