@@ -173,8 +173,8 @@ cdef void choose_blocks(Gather *g) noexcept nogil:
     """
     cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes
     cdef Py_ssize_t n_rows = g.y.N * g.y.H
-    cdef Py_ssize_t limit, rows, pixels, most = MAX_PANELS * NR
-    cdef double score, best = -1
+    cdef Py_ssize_t limit, rows, most = MAX_PANELS * NR
+    cdef double score, vectors, best = -1
     g.cols = g.y.W
     if g.cols > most // 2 and (n_rows > 1 or g.cols > most):
         g.n_col_blocks = (g.cols + most // 2 - 1) // (most // 2)
@@ -185,12 +185,24 @@ cdef void choose_blocks(Gather *g) noexcept nogil:
     limit = max(1, min(most, max(5 * NR, n_rows * g.y.W // 4)) // g.cols)
     g.rows = 1
     for rows in range(1, min(limit, n_rows) + 1):
-        pixels = rows * g.cols
-        score = <double> pixels / ((pixels + lanes - 1) // lanes * lanes)
+        vectors = (
+            n_rows // rows * tile_vectors(rows * g.cols, NR, lanes)
+            + tile_vectors(n_rows % rows * g.cols, NR, lanes)
+        )
+        score = <double> n_rows * g.cols / lanes / vectors
         score -= 0.05 * <double> (g.span_h - g.row_step) / (rows * g.row_step)
         if score >= best:
             best, g.rows = score, rows
     g.n_row_blocks = (n_rows + g.rows - 1) // g.rows
+
+
+cdef inline double tile_vectors(
+    Py_ssize_t n_pixels, Py_ssize_t NR, Py_ssize_t lanes
+) noexcept nogil:
+    """Vectors that register tiles compute for so many pixels: few at the end are cheap."""
+    cdef Py_ssize_t last = n_pixels % NR
+    cdef double tail = 0.2 * last if last <= 4 else (last + lanes - 1) // lanes
+    return n_pixels // NR * (NR // lanes) + tail
 
 
 cdef void choose_chunks(Gather *g) noexcept nogil:

@@ -348,7 +348,7 @@ cdef void multiply_chunk(
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t MR = g.kernels.mr, NR = g.kernels.nr
     cdef Py_ssize_t itemsize = g.kernels.itemsize
-    cdef Py_ssize_t n_pixels = block.n_rows * block.n_cols, i, panel, row
+    cdef Py_ssize_t n_pixels = block.n_rows * block.n_cols, i, panel, row, panels
     cdef cn_depth_t depth
     cdef cn_panel_t columns
     cdef cn_tile_t tile
@@ -356,6 +356,7 @@ cdef void multiply_chunk(
     depth.n_taps, depth.tap = chunk.n_taps, g.taps.place + chunk.t
     tile.depth, tile.b, tile.panel = chunk.depth, packed, &columns
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
+    tile.a_panel_stride = panel_bytes(p) // itemsize
     tile.accumulate = p.accumulate or chunk.k > 0
     tile.addend = p.addend if chunk.k == 0 else 0
     tile.clip = p.clip and chunk.k + chunk.depth == g.x.C * g.taps.n
@@ -365,11 +366,15 @@ cdef void multiply_chunk(
         cut_panel(g, block, i * NR, min(NR, n_pixels - i * NR), &columns)
         if chunk.depth > 0:
             g.kernels.pack_pixels(packed, source, &depth, &columns)
-        for panel in range(first_panel, end_panel):
+        # One vector of pixels is for three panels of rows at a time.
+        panels = 3 if columns.n_pixels <= g.kernels.lanes else 1
+        panel = first_panel
+        while panel < end_panel:
             row = (p.first_panel + panel) * MR
-            tile.n_rows = min(MR, p.R - row)
+            tile.n_rows = min(min(panels, end_panel - panel) * MR, p.R - row)
             tile.a = packed_rows(p, group, panel, chunk.k)
             tile.y = g.y.data + (group * p.R + row) * g.y.sc * itemsize
             if p.bias != NULL and chunk.k == 0:
                 tile.bias = p.bias + (group * p.R + row) * itemsize
             g.kernels.gemm_tile(&tile)
+            panel += panels

@@ -36,7 +36,7 @@ cdef extern from "convnet.h" nogil:
         const void *b
         const void *bias
         void *y
-        Py_ssize_t n_rows, row_stride, col_stride
+        Py_ssize_t n_rows, a_panel_stride, row_stride, col_stride
         const cn_panel_t *panel
         int accumulate, clip
         Py_ssize_t addend

@@ -59,12 +59,12 @@ typedef struct {
  * between low and high where `clip` is set (NaN stays). */
 typedef struct {
     ptrdiff_t depth;  /* length of the reduction */
-    const void *a;    /* (depth, MR), packed rows */
+    const void *a;    /* (depth, MR), packed rows; more of them a_panel_stride apart */
     const void *b;    /* (depth, width), packed columns; width in whole vectors */
     const void *bias; /* (n_rows,) or NULL */
     void *y;          /* row r, segment s, pixel j at
                          r * row_stride + out_s + j * col_stride */
-    ptrdiff_t n_rows, row_stride, col_stride;
+    ptrdiff_t n_rows, a_panel_stride, row_stride, col_stride;
     const cn_panel_t *panel; /* where the columns go: `out`, `len` and `joined` */
     int accumulate, clip;
     ptrdiff_t addend;
