@@ -66,6 +66,11 @@ cdef struct Chunk:
 
 cdef Image describe_array(cnp.ndarray array) noexcept
 
+# The memory from an array's first element to behind its last; it must not be empty.
+cdef void find_memory(
+    cnp.ndarray array, const char **begin, const char **end
+) noexcept
+
 # How many elements `residual` lies from y, for tiles to add; one with other strides is
 # copied to y first, and lies there.
 cdef Py_ssize_t find_addend(cnp.ndarray y, cnp.ndarray residual) except? -1
@@ -85,10 +90,6 @@ cdef int require_slab(const Gather *g) except -1
 cdef Chunk get_chunk(const Gather *g, Py_ssize_t index) noexcept nogil
 cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil
 cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogil
-
-# The same for runs of up to n_pixels neighbouring pixels, whatever their rows: columns
-# are cut into strips alone, and a block is the rows of a strip that a run touches.
-cdef void plan_strips(Gather *g, Py_ssize_t n_pixels) noexcept nogil
 
 # Turn to block `index`; then bring in channels [c, c + n) of a group's x, and cut runs
 # of output pixels into segments.

@@ -31,6 +31,20 @@ cdef Image describe_array(cnp.ndarray array) noexcept:
     return image
 
 
+cdef void find_memory(
+    cnp.ndarray array, const char **begin, const char **end
+) noexcept:
+    cdef Py_ssize_t axis, reach
+    begin[0] = end[0] = <const char *> cnp.PyArray_DATA(array)
+    end[0] += array.itemsize
+    for axis in range(array.ndim):
+        reach = (array.shape[axis] - 1) * array.strides[axis]
+        if reach < 0:
+            begin[0] += reach
+        else:
+            end[0] += reach
+
+
 cdef Py_ssize_t find_addend(cnp.ndarray y, cnp.ndarray residual) except? -1:
     if (<object> y).strides != (<object> residual).strides:
         y[...] = residual
@@ -63,21 +77,6 @@ cdef void plan_gather(Gather *g, bint allow_direct) noexcept nogil:
     measure_taps(g)
     g.direct = allow_direct and reads_only_inside(g)
     choose_blocks(g)
-    lay_out_slab(g)
-
-
-cdef void plan_strips(Gather *g, Py_ssize_t n_pixels) noexcept nogil:
-    cdef Py_ssize_t narrow
-    measure_taps(g)
-    g.direct = False
-    g.n_col_blocks = max(1, g.y.W // (2 * n_pixels))
-    g.cols = (g.y.W + g.n_col_blocks - 1) // g.n_col_blocks
-    g.n_col_blocks = (g.y.W + g.cols - 1) // g.cols
-    # A run of pixels may begin inside one row and end inside another.
-    # The last strip is the narrowest, and there it touches most.
-    narrow = g.y.W - (g.n_col_blocks - 1) * g.cols
-    g.rows = min(g.y.N * g.y.H, (n_pixels + narrow - 2) // narrow + 1)
-    g.n_row_blocks = 1
     lay_out_slab(g)
 
 

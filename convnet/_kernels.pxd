@@ -42,8 +42,18 @@ cdef extern from "convnet.h" nogil:
         Py_ssize_t addend
         double low, high
 
-    ctypedef struct cn_run_t:
-        Py_ssize_t n_lines, n_cols
+    ctypedef struct cn_strip_t:
+        Py_ssize_t n_tiles
+        Py_ssize_t row[6]
+        Py_ssize_t first_col, out, n_lines, n_cols
+
+    ctypedef struct cn_tiles_t:
+        const cn_strip_t *strip
+        Py_ssize_t n_strips, n_tiles
+        int m
+        Py_ssize_t n_channels, channel_stride, col_stride, IW
+        const void *begin
+        const void *end
 
     ctypedef struct cn_pool_t:
         Py_ssize_t IH, IW, x_row_stride, x_col_stride
@@ -72,12 +82,10 @@ cdef extern from "convnet.h" nogil:
         void (*gemm_tile)(const cn_tile_t *) noexcept nogil
         double (*fma_chain)(Py_ssize_t) noexcept nogil
         void (*winograd_input)(
-            void *, const void *, const cn_depth_t *, const cn_panel_t *,
-            Py_ssize_t, int,
+            void *, const void *, const cn_tiles_t *, Py_ssize_t
         ) noexcept nogil
         void (*winograd_output)(
-            const cn_tile_t *, const void *, Py_ssize_t, const cn_run_t *,
-            Py_ssize_t, int,
+            const cn_tile_t *, const void *, Py_ssize_t, const cn_tiles_t *, Py_ssize_t
         ) noexcept nogil
         void (*winograd_weight)(
             void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int,

@@ -1,30 +1,25 @@
 # SPDX-License-Identifier: MIT
 """Winograd convolution of 3x3 kernels at stride 1, forward and input gradient.
 
-Tiles of m x m output pixels are "pixels" of a Gather with steps of m and (m + 2)^2
-taps, so blocks, slabs and panels are those of every other product. A task takes a run
-of tiles that fills a panel, transforms all of its channels, and then, for one panel of
-filters after the other, multiplies point by point and transforms back: what is
-transformed stays in the cache until it is used up.
+A task takes a run of tiles of m x m output pixels, transforms all of their channels, and
+then, for a few filters after the other, multiplies point by point and transforms back:
+what is transformed stays in the cache until it is used up.
 """
 
 cimport numpy as cnp
 
 import numpy as np
 
-from convnet._blocks cimport (
-    TAP_ARRAYS, Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel,
-    describe_array, find_addend, get_chunk, load_channels, open_rows, outline,
-    place_block, place_tap_arrays, plan_strips, require_slab,
-)
+from convnet._blocks cimport Image, describe_array, find_addend, find_memory
 from convnet._kernels cimport (
-    Packing, active_kernels, cn_depth_t, cn_panel_t, cn_run_t, cn_segment_t,
-    cn_tile_t, find_packing, give_back, keep_packing, run_tasks, take_scratch,
+    CN_NO_ROW, Packing, active_kernels, cn_kernels_t, cn_panel_t, cn_segment_t,
+    cn_strip_t, cn_tile_t, cn_tiles_t, find_packing, give_back, keep_packing, run_tasks,
+    take_scratch,
 )
 
 cnp.import_array()
 
-# Bytes of one panel's transformed input: with slab and sums they fill an L2 of 1 MB.
+# Bytes of one run's transformed input: with its sums they fill an L2 of 1 MB.
 cdef Py_ssize_t MAX_INPUT_BYTES = 640 * 1024
 # Channels that are added up in one go: sums of sums round less than one long sum, and
 # the transforms enlarge what is lost.
@@ -32,9 +27,13 @@ cdef Py_ssize_t SUM_LENGTH = 128
 
 
 cdef struct Winograd:
-    Gather tiles
-    Image y
+    const cn_kernels_t *kernels
+    Image x, y                      # all groups; x.C is the channels of one group
+    const char *x_begin             # memory that x lies in
+    const char *x_end
     int m, n_points                 # (m + 2)^2
+    Py_ssize_t dh, dw               # where in x the first tile begins
+    Py_ssize_t TH, TW               # tiles of one image
     const char *weight              # group 0, row 0, channel 0
     bint flip                       # filters turned by 180 degrees
     Py_ssize_t G, R, row_stride, channel_stride, group_stride
@@ -43,10 +42,10 @@ cdef struct Winograd:
     Py_ssize_t addend
     double low, high
     Py_ssize_t n_panels             # of MR rows
-    # Tiles of the longest run; runs of a strip, and of all strips and groups.
-    Py_ssize_t run_tiles, strip_runs, n_runs
-    Py_ssize_t n_parts              # a run's rows are shared by so many tasks
-    char *packed                    # U: (groups, points, row panels, channels, MR)
+    # Tiles of the longest run; runs of one group; a run's rows are shared by so many
+    # tasks.
+    Py_ssize_t run_tiles, n_runs, n_parts
+    char *packed                    # U: (groups, row panels, points, channels, MR)
     char *workspaces
     Py_ssize_t workspace_bytes
 
@@ -63,7 +62,7 @@ def forward(
     cdef Winograd p
     cdef cnp.ndarray bias_array
     describe(&p, x, weight, y, groups, m)
-    p.R, p.tiles.x.C = weight.shape[0] // groups, weight.shape[1]
+    p.R, p.x.C = weight.shape[0] // groups, weight.shape[1]
     p.row_stride, p.channel_stride = weight.shape[1] * 9, 9
     p.flip = False
     if bias is not None:
@@ -78,10 +77,8 @@ def forward(
         p.accumulate = True
     if clip is not None:
         p.clip, p.low, p.high = True, clip[0], clip[1]
-    run(
-        &p, -<Py_ssize_t> padding[0], -<Py_ssize_t> padding[1], num_threads, plans,
-        packings,
-    )
+    p.dh, p.dw = -padding[0], -padding[1]
+    run(&p, num_threads, plans, packings)
 
 
 def grad_input(
@@ -91,57 +88,47 @@ def grad_input(
     """Write the gradient of the input to `grad_x`: the filters turned round."""
     cdef Winograd p
     describe(&p, grad_y, weight, grad_x, groups, m)
-    p.R, p.tiles.x.C = weight.shape[1], weight.shape[0] // groups
+    p.R, p.x.C = weight.shape[1], weight.shape[0] // groups
     p.row_stride, p.channel_stride = 9, weight.shape[1] * 9
     p.flip = True
-    run(&p, padding[0] - 2, padding[1] - 2, num_threads, plans, None)
+    p.dh, p.dw = padding[0] - 2, padding[1] - 2
+    run(&p, num_threads, plans, None)
 
 
 cdef void describe(
     Winograd *p, cnp.ndarray x, cnp.ndarray weight, cnp.ndarray y, Py_ssize_t groups,
     int m,
 ) noexcept:
-    p.tiles.kernels = active_kernels(<int> x.itemsize)
-    p.tiles.x, p.y = describe_array(x), describe_array(y)
-    p.tiles.y = p.y
-    p.tiles.y.H, p.tiles.y.W = (p.y.H + m - 1) // m, (p.y.W + m - 1) // m
-    p.tiles.y.sh, p.tiles.y.sw = p.y.sh * m, p.y.sw * m
-    p.tiles.step_h = p.tiles.step_w = p.m = m
-    p.n_points = (m + 2) * (m + 2)
+    p.kernels = active_kernels(<int> x.itemsize)
+    p.x, p.y = describe_array(x), describe_array(y)
+    find_memory(x, &p.x_begin, &p.x_end)
+    p.m, p.n_points = m, (m + 2) * (m + 2)
+    p.TH, p.TW = (p.y.H + m - 1) // m, (p.y.W + m - 1) // m
     p.weight = <const char *> cnp.PyArray_DATA(weight)
     p.G, p.group_stride = groups, weight.shape[0] // groups * weight.shape[1] * 9
     p.bias, p.accumulate, p.addend, p.clip = NULL, False, 0, False
 
 
-cdef int run(
-    Winograd *p, Py_ssize_t dh, Py_ssize_t dw, int num_threads, list plans,
-    dict packings,
-) except -1:
-    """Run a described product whose first tile begins at (dh, dw) of x."""
-    cdef Gather *g = &p.tiles
-    cdef Py_ssize_t memory[36 * TAP_ARRAYS]
-    cdef Py_ssize_t packed = 0, t
+cdef int run(Winograd *p, int num_threads, list plans, dict packings) except -1:
+    """Plan a described product; transform weights and run it, or tell the plan."""
+    cdef Py_ssize_t packed = 0, n_tasks
     cdef double work
     cdef str name = f"winograd{p.m}"
-    cdef Packing kept = find_packing(packings, name, g.kernels.itemsize)
+    cdef int itemsize = p.kernels.itemsize
+    cdef Packing kept = find_packing(packings, name, itemsize)
     cdef char *scratch
-    place_tap_arrays(&g.taps, memory, p.n_points)
-    for t in range(p.n_points):
-        add_tap(&g.taps, dh + t // (p.m + 2), dw + t % (p.m + 2), t)
     plan_runs(p, num_threads)
-    require_slab(g)
+    n_tasks = p.G * p.n_runs * p.n_parts
     if packings is None:
         packed = packed_bytes(p)
-    num_threads = <int> min(num_threads, p.n_runs * p.n_parts)
+    num_threads = <int> min(num_threads, n_tasks)
     p.workspace_bytes = workspace_bytes(p)
     if plans is not None:
-        plans.append(
-            outline(g, p.n_runs * p.n_parts, packed + num_threads * p.workspace_bytes)
-        )
+        plans.append({"scratch_bytes": packed + num_threads * p.workspace_bytes})
         return 0
     scratch = <char *> take_scratch(packed + num_threads * p.workspace_bytes)
     p.packed, p.workspaces = scratch, scratch + packed
-    work = 2.0 * p.G * p.R * g.x.C * p.n_points * p.n_runs * p.run_tiles
+    work = 2.0 * p.G * p.R * p.x.C * p.n_points * p.n_runs * p.run_tiles
     try:
         if packings is None:
             transform_weights(p, num_threads)
@@ -149,92 +136,95 @@ cdef int run(
             kept = Packing(packed_bytes(p))
             p.packed = kept.data
             transform_weights(p, num_threads)
-            keep_packing(packings, name, g.kernels.itemsize, kept)
+            keep_packing(packings, name, itemsize, kept)
         if kept is not None:
             p.packed = kept.data
-        run_tasks(tile_task, p, p.n_runs * p.n_parts, num_threads, work)
+        run_tasks(tile_task, p, n_tasks, num_threads, work)
     finally:
         give_back(scratch)
     return 0
 
 
 cdef int transform_weights(Winograd *p, int num_threads) except -1:
-    cdef double work = 10.0 * packed_bytes(p) / p.tiles.kernels.itemsize
+    cdef double work = 10.0 * packed_bytes(p) / p.kernels.itemsize
     run_tasks(weight_task, p, p.G * p.n_panels, num_threads, work)
     return 0
 
 
 cdef void plan_runs(Winograd *p, Py_ssize_t num_threads) noexcept nogil:
     """Choose the tiles of a run: as many vectors as the cache holds transformed."""
-    cdef Gather *g = &p.tiles
-    cdef Py_ssize_t lanes = g.kernels.lanes, most, vectors, runs
-    cdef Py_ssize_t vector = p.n_points * g.x.C * lanes * g.kernels.itemsize
-    most = max(1, min(3, MAX_INPUT_BYTES // vector))
-    plan_strips(g, most * lanes)
-    vectors = (g.y.N * g.y.H * g.cols + lanes - 1) // lanes
-    p.strip_runs = (vectors + most - 1) // most
-    runs = p.G * g.n_col_blocks * p.strip_runs
-    if runs < 4 * num_threads and runs % num_threads > 0:
+    cdef Py_ssize_t lanes = p.kernels.lanes, most, vectors
+    most = max(1, MAX_INPUT_BYTES // (p.n_points * p.x.C * lanes * p.kernels.itemsize))
+    most = min(most, p.kernels.nr // lanes)
+    vectors = (p.y.N * p.TH * p.TW + lanes - 1) // lanes
+    p.n_runs = (vectors + most - 1) // most
+    if p.G * p.n_runs < 4 * num_threads and p.n_runs % num_threads > 0:
         # Smaller runs, so that all threads have as many; the results are the same.
-        runs = (runs + num_threads - 1) // num_threads * num_threads
-        p.strip_runs = min(vectors, runs // (p.G * g.n_col_blocks))
-    p.n_runs = p.G * g.n_col_blocks * p.strip_runs
-    p.run_tiles = (vectors + p.strip_runs - 1) // p.strip_runs * lanes
-    p.n_panels = (p.R + g.kernels.mr - 1) // g.kernels.mr
-    p.n_parts = 1 if p.n_runs >= num_threads else min(num_threads, p.n_panels)
+        p.n_runs += num_threads - p.n_runs % num_threads
+        p.n_runs = min(vectors, p.n_runs)
+    p.run_tiles = (vectors + p.n_runs - 1) // p.n_runs * lanes
+    p.n_panels = (p.R + p.kernels.mr - 1) // p.kernels.mr
+    p.n_parts = 1
+    if p.G * p.n_runs < num_threads:
+        p.n_parts = min(num_threads, p.n_panels)
 
 
 # From point to point there is one vector more than needed: at a power of two apart, all
 # points of a transform would fall on the same few lines of the cache.
 cdef inline Py_ssize_t filters_stride(const Winograd *p) noexcept nogil:
-    return p.tiles.x.C * p.tiles.kernels.mr + p.tiles.kernels.lanes
+    return p.x.C * p.kernels.mr + p.kernels.lanes
 
 
 cdef Py_ssize_t packed_bytes(const Winograd *p) noexcept nogil:
     cdef Py_ssize_t n = p.G * p.n_panels * p.n_points * filters_stride(p)
-    return (n * p.tiles.kernels.itemsize + 4095) // 4096 * 4096
+    return (n * p.kernels.itemsize + 4095) // 4096 * 4096
+
+
+cdef inline Py_ssize_t max_strips(const Winograd *p) noexcept nogil:
+    """A run may begin and end inside a row of tiles."""
+    return min(p.run_tiles, (p.run_tiles + p.TW - 2) // p.TW + 1)
 
 
 cdef Py_ssize_t workspace_bytes(const Winograd *p) noexcept nogil:
-    """Bytes of one thread: block, transformed input, sums and the runs' ends."""
-    cdef Py_ssize_t runs = (p.tiles.rows + 2) * sizeof(cn_run_t)
-    return (
-        block_bytes(&p.tiles) + input_bytes(p) + sums_bytes(p) + runs + 4095
-    ) // 4096 * 4096
+    """Bytes of one thread: transformed input, sums and strips, in whole pages."""
+    cdef Py_ssize_t strips = max_strips(p) * sizeof(cn_strip_t)
+    return (input_bytes(p) + sums_bytes(p) + strips + 4095) // 4096 * 4096
 
 
 cdef inline Py_ssize_t input_stride(const Winograd *p, Py_ssize_t width) noexcept nogil:
-    return p.tiles.x.C * width + p.tiles.kernels.lanes
+    return p.x.C * width + p.kernels.lanes
 
 
 cdef inline Py_ssize_t input_bytes(const Winograd *p) noexcept nogil:
-    return p.n_points * input_stride(p, p.run_tiles) * p.tiles.kernels.itemsize
+    return p.n_points * input_stride(p, p.run_tiles) * p.kernels.itemsize
+
+
+cdef inline Py_ssize_t sums_stride(const Winograd *p) noexcept nogil:
+    return p.kernels.mr * p.kernels.nr + p.kernels.lanes
 
 
 cdef inline Py_ssize_t sums_bytes(const Winograd *p) noexcept nogil:
-    cdef Py_ssize_t tile = p.tiles.kernels.mr * p.tiles.kernels.nr
-    return p.n_points * tile * p.tiles.kernels.itemsize
+    return p.n_points * sums_stride(p) * p.kernels.itemsize
 
 
 cdef inline char *packed_filters(
     const Winograd *p, Py_ssize_t group, Py_ssize_t panel, Py_ssize_t point
 ) noexcept nogil:
     cdef Py_ssize_t index = (group * p.n_panels + panel) * p.n_points + point
-    return p.packed + index * filters_stride(p) * p.tiles.kernels.itemsize
+    return p.packed + index * filters_stride(p) * p.kernels.itemsize
 
 
 cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """Transform filter panel i % n_panels of group i // n_panels."""
     cdef Winograd *p = <Winograd *> ctx
-    cdef const Gather *g = &p.tiles
     cdef Py_ssize_t group = i // p.n_panels, panel = i % p.n_panels
-    cdef Py_ssize_t row = panel * g.kernels.mr
-    g.kernels.winograd_weight(
+    cdef Py_ssize_t row = panel * p.kernels.mr
+    p.kernels.winograd_weight(
         packed_filters(p, group, panel, 0),
-        p.weight + (group * p.group_stride + row * p.row_stride) * g.kernels.itemsize,
-        min(g.kernels.mr, p.R - row),
+        p.weight + (group * p.group_stride + row * p.row_stride) * p.kernels.itemsize,
+        min(p.kernels.mr, p.R - row),
         p.row_stride,
-        g.x.C,
+        p.x.C,
         p.channel_stride,
         p.flip,
         filters_stride(p),
@@ -245,111 +235,99 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
 cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """One run of tiles of one group, by all of its filters or a part of them."""
     cdef Winograd *p = <Winograd *> ctx
-    cdef const Gather *g = &p.tiles
-    cdef Py_ssize_t part = i % p.n_parts, index = i // p.n_parts
-    cdef Py_ssize_t group = index // (p.strip_runs * g.n_col_blocks)
-    cdef Py_ssize_t strip = index // p.strip_runs % g.n_col_blocks
-    cdef Py_ssize_t cols = min(g.cols, g.y.W - strip * g.cols)
-    cdef Py_ssize_t n_tiles = g.y.N * g.y.H * cols, lanes = g.kernels.lanes
-    cdef Py_ssize_t vectors = (n_tiles + lanes - 1) // lanes, run = index % p.strip_runs
-    cdef Py_ssize_t first = run * vectors // p.strip_runs * lanes
-    cdef Py_ssize_t last = (run + 1) * vectors // p.strip_runs * lanes
+    cdef Py_ssize_t part = i % p.n_parts, run = i // p.n_parts % p.n_runs
+    cdef Py_ssize_t group = i // p.n_parts // p.n_runs, lanes = p.kernels.lanes
+    cdef Py_ssize_t n_tiles = p.y.N * p.TH * p.TW
+    cdef Py_ssize_t vectors = (n_tiles + lanes - 1) // lanes
+    cdef Py_ssize_t first = run * vectors // p.n_runs * lanes
+    cdef Py_ssize_t end = min((run + 1) * vectors // p.n_runs * lanes, n_tiles)
     cdef char *memory = p.workspaces + worker * p.workspace_bytes
-    cdef Block block
-    cdef cn_panel_t tiles
-    if first == last:               # the last strip may be narrower
-        return
-    last = min(last, n_tiles) - 1
-    place_block(g, &block, memory)
-    open_rows(g, &block, first // cols, last // cols - first // cols + 1, strip)
-    cut_panel(g, &block, first % cols, last - first + 1, &tiles)
-    memory += block_bytes(g)
-    transform_channels(p, &block, &tiles, memory, group)
-    multiply_filters(p, &block, &tiles, first, memory, group, part)
+    cdef cn_tiles_t tiles
+    cut_strips(p, first, end, <cn_strip_t *> memory, &tiles)
+    memory += (max_strips(p) * sizeof(cn_strip_t) + 63) // 64 * 64
+    p.kernels.winograd_input(
+        memory,
+        p.x.data + group * p.x.C * p.x.sc * p.kernels.itemsize,
+        &tiles,
+        input_stride(p, (end - first + lanes - 1) // lanes * lanes),
+    )
+    multiply_filters(p, &tiles, memory, group, part)
 
 
-cdef void transform_channels(
-    const Winograd *p, const Block *block, const cn_panel_t *tiles, char *transformed,
-    Py_ssize_t group,
+cdef void cut_strips(
+    const Winograd *p, Py_ssize_t first, Py_ssize_t end, cn_strip_t *strip,
+    cn_tiles_t *tiles,
 ) noexcept nogil:
-    """V = B^T d B of all channels: (points, channels, tiles)."""
-    cdef const Gather *g = &p.tiles
-    cdef Py_ssize_t lanes = g.kernels.lanes, index
-    cdef Py_ssize_t width = (tiles.n_pixels + lanes - 1) // lanes * lanes
-    cdef const char *x = g.x.data + group * g.x.C * g.x.sc * g.kernels.itemsize
-    cdef const char *source
-    cdef Chunk chunk
-    cdef cn_depth_t depth
-    depth.channel_stride, depth.n_taps = g.channel_stride, p.n_points
-    depth.tap = g.taps.place
-    for index in range(g.n_channel_chunks):
-        chunk = get_chunk(g, index)
-        source = load_channels(g, block, x, chunk.c, chunk.n_channels)
-        depth.n_channels = chunk.n_channels
-        g.kernels.winograd_input(
-            transformed + chunk.c * width * g.kernels.itemsize,
-            source,
-            &depth,
-            tiles,
-            input_stride(p, width),
-            p.m,
-        )
+    """Cut tiles [first, end) into strips of neighbours in one row of tiles."""
+    cdef Py_ssize_t n, i, j, h, ih
+    tiles.strip, tiles.n_strips, tiles.n_tiles, tiles.m = strip, 0, end - first, p.m
+    tiles.n_channels, tiles.channel_stride = p.x.C, p.x.sc
+    tiles.col_stride, tiles.IW = p.x.sw, p.x.W
+    tiles.begin, tiles.end = p.x_begin, p.x_end
+    while first < end:
+        n, i, j = first // (p.TH * p.TW), first // p.TW % p.TH, first % p.TW
+        strip.n_tiles = min(p.TW - j, end - first)
+        strip.first_col = j * p.m + p.dw
+        for h in range(p.m + 2):
+            ih = i * p.m + p.dh + h
+            strip.row[h] = n * p.x.sn + ih * p.x.sh if 0 <= ih < p.x.H else CN_NO_ROW
+        strip.out = n * p.y.sn + i * p.m * p.y.sh + j * p.m * p.y.sw
+        strip.n_lines = min(p.m, p.y.H - i * p.m)
+        strip.n_cols = min(strip.n_tiles * p.m, p.y.W - j * p.m)
+        first += strip.n_tiles
+        tiles.n_strips += 1
+        strip += 1
 
 
 cdef void multiply_filters(
-    const Winograd *p, const Block *block, const cn_panel_t *tiles, Py_ssize_t first,
-    char *transformed, Py_ssize_t group, Py_ssize_t part,
+    const Winograd *p, const cn_tiles_t *tiles, char *transformed, Py_ssize_t group,
+    Py_ssize_t part,
 ) noexcept nogil:
-    """Multiply and transform back, MR filters at a time."""
-    cdef const Gather *g = &p.tiles
-    cdef Py_ssize_t MR = g.kernels.mr, NR = g.kernels.nr, lanes = g.kernels.lanes
-    cdef Py_ssize_t itemsize = g.kernels.itemsize, point, panel, row, c, i
-    cdef Py_ssize_t width = (tiles.n_pixels + lanes - 1) // lanes * lanes
+    """Multiply and transform back, one panel of filters at a time or three."""
+    cdef Py_ssize_t MR = p.kernels.mr, lanes = p.kernels.lanes, point, panel, row
+    cdef Py_ssize_t itemsize = p.kernels.itemsize, end_panel, panels
+    cdef Py_ssize_t width = (tiles.n_tiles + lanes - 1) // lanes * lanes
     cdef char *sums = transformed + input_bytes(p)
-    cdef cn_run_t *runs = <cn_run_t *> (sums + sums_bytes(p))
     cdef cn_tile_t product, result
     cdef cn_segment_t whole
     cdef cn_panel_t columns
-    measure_runs(p, block, tiles, first, runs)
     whole.len, whole.in_, whole.out = width, 0, 0
     columns.segment, columns.n_segments, columns.n_pixels = &whole, 1, width
     columns.joined = True
-    product.panel, product.bias = &columns, NULL
-    product.n_rows, product.row_stride, product.col_stride = MR, NR, 1
-    result.panel, result.row_stride, result.col_stride = tiles, p.y.sc, p.y.sw
+    product.panel, product.bias, product.clip, product.addend = &columns, NULL, False, 0
+    product.row_stride, product.col_stride = width, 1
+    product.a_panel_stride = p.n_points * filters_stride(p)
+    result.row_stride, result.col_stride = p.y.sc, p.y.sw
     result.accumulate, result.addend, result.bias = p.accumulate, p.addend, NULL
     result.clip, result.low, result.high = p.clip, p.low, p.high
-    product.clip, product.addend = False, 0
-    for panel in range(
-        part * p.n_panels // p.n_parts, (part + 1) * p.n_panels // p.n_parts
-    ):
+    panel = part * p.n_panels // p.n_parts
+    end_panel = (part + 1) * p.n_panels // p.n_parts
+    while panel < end_panel:
+        panels = min(end_panel - panel, 3) if width == lanes else 1
+        product.n_rows = panels * MR
         for point in range(p.n_points):
-            product.y = sums + point * MR * NR * itemsize
-            for i in range((g.x.C + SUM_LENGTH - 1) // SUM_LENGTH):
-                c = i * SUM_LENGTH
-                product.depth, product.accumulate = min(SUM_LENGTH, g.x.C - c), c > 0
-                product.a = packed_filters(p, group, panel, point) + c * MR * itemsize
-                product.b = transformed + itemsize * (
-                    point * input_stride(p, width) + c * width
-                )
-                g.kernels.gemm_tile(&product)
+            product.y = sums + point * sums_stride(p) * itemsize
+            add_channels(p, &product, transformed, width, group, panel, point)
         row = panel * MR
-        result.n_rows = min(MR, p.R - row)
+        result.n_rows = min(panels * MR, p.R - row)
         result.y = p.y.data + (group * p.R + row) * p.y.sc * itemsize
         if p.bias != NULL:
             result.bias = p.bias + (group * p.R + row) * itemsize
-        g.kernels.winograd_output(&result, sums, MR * NR, runs, p.y.sh, p.m)
+        p.kernels.winograd_output(&result, sums, sums_stride(p), tiles, p.y.sh)
+        panel += panels
 
 
-cdef void measure_runs(
-    const Winograd *p, const Block *block, const cn_panel_t *tiles, Py_ssize_t first,
-    cn_run_t *runs,
+cdef void add_channels(
+    const Winograd *p, cn_tile_t *product, const char *transformed, Py_ssize_t width,
+    Py_ssize_t group, Py_ssize_t panel, Py_ssize_t point,
 ) noexcept nogil:
-    """How many lines and columns of each segment's pixels lie inside the image."""
-    cdef Py_ssize_t row = block.first_row, col = first % block.n_cols, i, end
-    for i in range(tiles.n_segments):
-        end = block.first_col + col + tiles.segment[i].len
-        runs[i].n_lines = min(p.m, p.y.H - row % p.tiles.y.H * p.m)
-        runs[i].n_cols = tiles.segment[i].len * p.m
-        runs[i].n_cols -= max(0, end * p.m - p.y.W)
-        row, col = row + 1, 0
+    """The products of one point, summed over channels."""
+    cdef Py_ssize_t itemsize = p.kernels.itemsize, MR = p.kernels.mr, i, c
+    for i in range((p.x.C + SUM_LENGTH - 1) // SUM_LENGTH):
+        c = i * SUM_LENGTH
+        product.depth, product.accumulate = min(SUM_LENGTH, p.x.C - c), c > 0
+        product.a = packed_filters(p, group, panel, point) + c * MR * itemsize
+        product.b = transformed + itemsize * (
+            point * input_stride(p, width) + c * width
+        )
+        p.kernels.gemm_tile(product)

@@ -71,10 +71,25 @@ typedef struct {
     double low, high;
 } cn_tile_t;
 
-/* Behind a segment of m x m output tiles: the pixels that lie inside the image. */
+enum { CN_MAX_POINTS = 6 };
+
+/* A strip: neighbouring tiles of m x m outputs, from n x n inputs each, n = m + 2. */
 typedef struct {
-    ptrdiff_t n_lines, n_cols;
-} cn_run_t;
+    ptrdiff_t n_tiles;
+    ptrdiff_t row[CN_MAX_POINTS]; /* where its n rows of inputs lie, or CN_NO_ROW */
+    ptrdiff_t first_col;          /* of the inputs; may lie outside the image */
+    ptrdiff_t out;                /* where its first output goes */
+    ptrdiff_t n_lines, n_cols;    /* outputs that lie inside the image */
+} cn_strip_t;
+
+/* Some strips of tiles, and the images that their inputs are cut from. */
+typedef struct {
+    const cn_strip_t *strip;
+    ptrdiff_t n_strips, n_tiles;
+    int m;
+    ptrdiff_t n_channels, channel_stride, col_stride, IW;
+    const void *begin, *end; /* memory that may be read */
+} cn_tiles_t;
 
 /* One channel plane of a pooling call; strides in elements. */
 typedef struct {
