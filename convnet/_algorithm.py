@@ -23,12 +23,12 @@ ALLOWED = {"strict": ALGORITHMS[:2], "default": ALGORITHMS}
 _SMALL_WORK, _THIN = 4e6, 8
 # Share of the FMA rate that the register tile reaches with the panels around it; for
 # Winograd's products, by the vectors of a run of tiles.
-_DIRECT_RATE, _WINOGRAD_RATE = 0.8, {1: 0.5, 2: 0.65, 3: 0.75}
+_DIRECT_RATE, _WINOGRAD_RATE = 0.8, {1: 0.72, 2: 0.78, 3: 0.8}
 # Cycles to pack one weight.
 _PACKING = 0.7
 # Cycles per vector of tiles and channel of the two transforms, and per panel of filters
 # and channel of the weights' one.
-_TRANSFORMS = {2: (90, 70, 50), 4: (200, 150, 110)}
+_TRANSFORMS = {2: (200, 90, 50), 4: (400, 200, 110)}
 # Transformed weights: bytes a cycle that are written, and read again for each run of
 # tiles, while a cache holds them and where memory sets the pace.
 _CACHE_BYTES, _CACHE_RATES, _MEMORY_RATES = 12e6, (8.0, 16.0), (3.0, 6.0)
@@ -113,7 +113,7 @@ def _winograd_cycles(product: Product, m: int, prepared: bool) -> float:
     panels = -(-R // mr)
     to_points, from_points, weights = _TRANSFORMS[m]
     # Vectors of a run, as in _winograd.plan_runs; each run reads all weights again.
-    run = max(1, min(3, 640 * 1024 // (points * C * lanes * 4)))
+    run = max(1, min(3, vectors, 2**22 // (points * C * lanes * 4)))
     multiply = points * C * panels * mr * vectors / 2 / _WINOGRAD_RATE[run]
     transform = vectors * (C * to_points + R * from_points)
     size = points * C * panels * mr * 4

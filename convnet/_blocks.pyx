@@ -198,7 +198,7 @@ cdef void choose_blocks(Gather *g) noexcept nogil:
 cdef inline double tile_vectors(
     Py_ssize_t n_pixels, Py_ssize_t NR, Py_ssize_t lanes
 ) noexcept nogil:
-    """Vectors that register tiles compute for so many pixels: few at the end are cheap."""
+    """Vectors that tiles compute for so many pixels; a few at the end are cheap."""
     cdef Py_ssize_t last = n_pixels % NR
     cdef double tail = 0.2 * last if last <= 4 else (last + lanes - 1) // lanes
     return n_pixels // NR * (NR // lanes) + tail

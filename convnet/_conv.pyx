@@ -356,7 +356,7 @@ cdef void multiply_chunk(
     depth.n_taps, depth.tap = chunk.n_taps, g.taps.place + chunk.t
     tile.depth, tile.b, tile.panel = chunk.depth, packed, &columns
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
-    tile.a_panel_stride = panel_bytes(p) // itemsize
+    tile.a_stride, tile.a_panel_stride = MR, panel_bytes(p) // itemsize
     tile.accumulate = p.accumulate or chunk.k > 0
     tile.addend = p.addend if chunk.k == 0 else 0
     tile.clip = p.clip and chunk.k + chunk.depth == g.x.C * g.taps.n

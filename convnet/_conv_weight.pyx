@@ -192,7 +192,7 @@ cdef void multiply_block(
     run.in_ = 0
     tile.depth, tile.b, tile.bias = pixels.n_pixels, gathered, NULL
     tile.panel = &columns
-    tile.row_stride, tile.col_stride = p.K, 1
+    tile.a_stride, tile.row_stride, tile.col_stride = MR, p.K, 1
     tile.accumulate, tile.addend, tile.clip = accumulate, 0, False
     for i in range((chunk.depth + NR - 1) // NR):
         n = min(NR, chunk.depth - i * NR)

@@ -36,7 +36,7 @@ cdef extern from "convnet.h" nogil:
         const void *b
         const void *bias
         void *y
-        Py_ssize_t n_rows, a_panel_stride, row_stride, col_stride
+        Py_ssize_t n_rows, a_stride, a_panel_stride, row_stride, col_stride
         const cn_panel_t *panel
         int accumulate, clip
         Py_ssize_t addend
@@ -89,7 +89,7 @@ cdef extern from "convnet.h" nogil:
         ) noexcept nogil
         void (*winograd_weight)(
             void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int,
-            Py_ssize_t, int,
+            Py_ssize_t, Py_ssize_t, int,
         ) noexcept nogil
         double (*sum_plane)(const void *, const cn_plane_t *) noexcept nogil
         void (*sum_channels)(

@@ -19,6 +19,17 @@ cdef extern from *:
     """
     const char *CN_COMPILER
 
+cdef extern from *:
+    """
+    #include <sys/mman.h>
+    #if defined(MADV_HUGEPAGE)
+    #define CN_ADVISE_HUGE(memory, n) madvise(memory, n, MADV_HUGEPAGE)
+    #else
+    #define CN_ADVISE_HUGE(memory, n) 0
+    #endif
+    """
+    int CN_ADVISE_HUGE(void *memory, size_t n) noexcept nogil
+
 cdef int active_level = 0
 
 
@@ -64,7 +75,20 @@ cdef enum:
     LARGEST_KEPT = 48 * 1024 * 1024
     HEADER = 4096                   # holds a block's size; data begin on a page
 
+    HUGE_PAGE = 2 * 1024 * 1024
+
 cdef char *kept[N_KEPT]
+
+
+cdef void *allocate(Py_ssize_t n_bytes) except NULL:
+    """Memory from the system; much of it in huge pages, where it has them."""
+    cdef void *memory = NULL
+    cdef Py_ssize_t page = HUGE_PAGE if n_bytes >= HUGE_PAGE else HEADER
+    if posix_memalign(&memory, page, max(n_bytes, 1)) != 0:
+        raise MemoryError(f"no memory for {n_bytes} bytes of scratch")
+    if n_bytes >= HUGE_PAGE:
+        CN_ADVISE_HUGE(memory, n_bytes)
+    return memory
 
 
 cdef inline Py_ssize_t *block_size(char *block) noexcept:
@@ -72,7 +96,6 @@ cdef inline Py_ssize_t *block_size(char *block) noexcept:
 
 
 cdef void *take_scratch(Py_ssize_t n_bytes) except NULL:
-    cdef void *memory = NULL
     cdef char *block
     cdef int i
     if not 0 <= n_bytes <= 1 << 60:
@@ -82,9 +105,7 @@ cdef void *take_scratch(Py_ssize_t n_bytes) except NULL:
         if block != NULL and block_size(block)[0] >= n_bytes:
             kept[i] = NULL
             return block
-    if posix_memalign(&memory, HEADER, HEADER + n_bytes) != 0:
-        raise MemoryError(f"no memory for {n_bytes} bytes of scratch")
-    block = <char *> memory + HEADER
+    block = <char *> allocate(HEADER + n_bytes) + HEADER
     block_size(block)[0] = n_bytes
     return block
 
@@ -110,10 +131,7 @@ cdef class Packing:
     """Memory for packed weights that outlive a call, beginning on a page."""
 
     def __cinit__(self, Py_ssize_t n_bytes):
-        cdef void *memory = NULL
-        if posix_memalign(&memory, HEADER, max(n_bytes, 1)) != 0:
-            raise MemoryError(f"no memory for {n_bytes} bytes of packed weights")
-        self.data = <char *> memory
+        self.data = <char *> allocate(n_bytes)
 
     def __dealloc__(self):
         free(self.data)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Winograd convolution of 3x3 kernels at stride 1, forward and input gradient.
 
-A task takes a run of tiles of m x m output pixels, transforms all of their channels, and
-then, for a few filters after the other, multiplies point by point and transforms back:
-what is transformed stays in the cache until it is used up.
+A task takes a run of tiles of m x m output pixels, transforms all of their channels,
+and then, for a few filters after the other, multiplies point by point and transforms
+back: what is transformed stays in the cache until it is used up.
 """
 
 cimport numpy as cnp
@@ -19,11 +19,17 @@ from convnet._kernels cimport (
 
 cnp.import_array()
 
-# Bytes of one run's transformed input: with its sums they fill an L2 of 1 MB.
-cdef Py_ssize_t MAX_INPUT_BYTES = 640 * 1024
+# Bytes of one run's transformed input. They may come from L3: each point's part is used
+# for a fold of filters at a time, and the more tiles, the less often weights are read.
+cdef Py_ssize_t MAX_INPUT_BYTES = 4 * 1024 * 1024
 # Channels that are added up in one go: sums of sums round less than one long sum, and
 # the transforms enlarge what is lost.
 cdef Py_ssize_t SUM_LENGTH = 128
+
+
+# Panels of filters side by side in U: what a tile of one vector takes at once.
+cdef enum:
+    FOLD = 3
 
 
 cdef struct Winograd:
@@ -41,11 +47,11 @@ cdef struct Winograd:
     bint accumulate, clip
     Py_ssize_t addend
     double low, high
-    Py_ssize_t n_panels             # of MR rows
+    Py_ssize_t n_panels, n_folds    # of MR rows, and of FOLD panels
     # Tiles of the longest run; runs of one group; a run's rows are shared by so many
     # tasks.
     Py_ssize_t run_tiles, n_runs, n_parts
-    char *packed                    # U: (groups, row panels, points, channels, MR)
+    char *packed                    # U, the transformed weights
     char *workspaces
     Py_ssize_t workspace_bytes
 
@@ -164,31 +170,34 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads) noexcept nogil:
         p.n_runs = min(vectors, p.n_runs)
     p.run_tiles = (vectors + p.n_runs - 1) // p.n_runs * lanes
     p.n_panels = (p.R + p.kernels.mr - 1) // p.kernels.mr
+    p.n_folds = (p.n_panels + FOLD - 1) // FOLD
     p.n_parts = 1
     if p.G * p.n_runs < num_threads:
-        p.n_parts = min(num_threads, p.n_panels)
+        p.n_parts = min(num_threads, p.n_folds)
 
 
-# From point to point there is one vector more than needed: at a power of two apart, all
-# points of a transform would fall on the same few lines of the cache.
+# U is (groups, folds, points, channels, FOLD panels of MR rows): one stream of memory
+# for all points of a fold. From point to point there is one vector more than needed: at
+# a power of two apart, a transform would write all points to the same few cache sets.
 cdef inline Py_ssize_t filters_stride(const Winograd *p) noexcept nogil:
-    return p.x.C * p.kernels.mr + p.kernels.lanes
+    return p.x.C * FOLD * p.kernels.mr + p.kernels.lanes
 
 
 cdef Py_ssize_t packed_bytes(const Winograd *p) noexcept nogil:
-    cdef Py_ssize_t n = p.G * p.n_panels * p.n_points * filters_stride(p)
+    cdef Py_ssize_t n = p.G * p.n_folds * p.n_points * filters_stride(p)
     return (n * p.kernels.itemsize + 4095) // 4096 * 4096
 
 
-cdef inline Py_ssize_t max_strips(const Winograd *p) noexcept nogil:
+cdef inline Py_ssize_t strips_bytes(const Winograd *p) noexcept nogil:
     """A run may begin and end inside a row of tiles."""
-    return min(p.run_tiles, (p.run_tiles + p.TW - 2) // p.TW + 1)
+    cdef Py_ssize_t n = min(p.run_tiles, (p.run_tiles + p.TW - 2) // p.TW + 1)
+    return (n * sizeof(cn_strip_t) + 63) // 64 * 64
 
 
 cdef Py_ssize_t workspace_bytes(const Winograd *p) noexcept nogil:
     """Bytes of one thread: transformed input, sums and strips, in whole pages."""
-    cdef Py_ssize_t strips = max_strips(p) * sizeof(cn_strip_t)
-    return (input_bytes(p) + sums_bytes(p) + strips + 4095) // 4096 * 4096
+    cdef Py_ssize_t n = strips_bytes(p) + input_bytes(p) + sums_bytes(p)
+    return (n + 4095) // 4096 * 4096
 
 
 cdef inline Py_ssize_t input_stride(const Winograd *p, Py_ssize_t width) noexcept nogil:
@@ -200,7 +209,7 @@ cdef inline Py_ssize_t input_bytes(const Winograd *p) noexcept nogil:
 
 
 cdef inline Py_ssize_t sums_stride(const Winograd *p) noexcept nogil:
-    return p.kernels.mr * p.kernels.nr + p.kernels.lanes
+    return FOLD * p.kernels.mr * p.kernels.nr + p.kernels.lanes
 
 
 cdef inline Py_ssize_t sums_bytes(const Winograd *p) noexcept nogil:
@@ -210,8 +219,9 @@ cdef inline Py_ssize_t sums_bytes(const Winograd *p) noexcept nogil:
 cdef inline char *packed_filters(
     const Winograd *p, Py_ssize_t group, Py_ssize_t panel, Py_ssize_t point
 ) noexcept nogil:
-    cdef Py_ssize_t index = (group * p.n_panels + panel) * p.n_points + point
-    return p.packed + index * filters_stride(p) * p.kernels.itemsize
+    cdef Py_ssize_t fold = group * p.n_folds + panel // FOLD
+    cdef Py_ssize_t first = (fold * p.n_points + point) * filters_stride(p)
+    return p.packed + (first + panel % FOLD * p.kernels.mr) * p.kernels.itemsize
 
 
 cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
@@ -227,6 +237,7 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         p.x.C,
         p.channel_stride,
         p.flip,
+        FOLD * p.kernels.mr,
         filters_stride(p),
         p.m,
     )
@@ -244,7 +255,7 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef char *memory = p.workspaces + worker * p.workspace_bytes
     cdef cn_tiles_t tiles
     cut_strips(p, first, end, <cn_strip_t *> memory, &tiles)
-    memory += (max_strips(p) * sizeof(cn_strip_t) + 63) // 64 * 64
+    memory += strips_bytes(p)
     p.kernels.winograd_input(
         memory,
         p.x.data + group * p.x.C * p.x.sc * p.kernels.itemsize,
@@ -296,18 +307,17 @@ cdef void multiply_filters(
     columns.joined = True
     product.panel, product.bias, product.clip, product.addend = &columns, NULL, False, 0
     product.row_stride, product.col_stride = width, 1
-    product.a_panel_stride = p.n_points * filters_stride(p)
+    product.a_stride, product.a_panel_stride = FOLD * MR, MR
     result.row_stride, result.col_stride = p.y.sc, p.y.sw
     result.accumulate, result.addend, result.bias = p.accumulate, p.addend, NULL
     result.clip, result.low, result.high = p.clip, p.low, p.high
-    panel = part * p.n_panels // p.n_parts
-    end_panel = (part + 1) * p.n_panels // p.n_parts
+    panel = part * p.n_folds // p.n_parts * FOLD
+    end_panel = min((part + 1) * p.n_folds // p.n_parts * FOLD, p.n_panels)
     while panel < end_panel:
-        panels = min(end_panel - panel, 3) if width == lanes else 1
-        product.n_rows = panels * MR
+        panels = min(end_panel - panel, FOLD)
         for point in range(p.n_points):
             product.y = sums + point * sums_stride(p) * itemsize
-            add_channels(p, &product, transformed, width, group, panel, point)
+            add_channels(p, &product, transformed, width, group, panel, panels, point)
         row = panel * MR
         result.n_rows = min(panels * MR, p.R - row)
         result.y = p.y.data + (group * p.R + row) * p.y.sc * itemsize
@@ -319,15 +329,23 @@ cdef void multiply_filters(
 
 cdef void add_channels(
     const Winograd *p, cn_tile_t *product, const char *transformed, Py_ssize_t width,
-    Py_ssize_t group, Py_ssize_t panel, Py_ssize_t point,
+    Py_ssize_t group, Py_ssize_t first_panel, Py_ssize_t panels, Py_ssize_t point,
 ) noexcept nogil:
-    """The products of one point, summed over channels."""
+    """The products of one point for some panels of filters, summed over channels."""
     cdef Py_ssize_t itemsize = p.kernels.itemsize, MR = p.kernels.mr, i, c
-    for i in range((p.x.C + SUM_LENGTH - 1) // SUM_LENGTH):
-        c = i * SUM_LENGTH
-        product.depth, product.accumulate = min(SUM_LENGTH, p.x.C - c), c > 0
-        product.a = packed_filters(p, group, panel, point) + c * MR * itemsize
-        product.b = transformed + itemsize * (
-            point * input_stride(p, width) + c * width
-        )
-        p.kernels.gemm_tile(product)
+    cdef Py_ssize_t at_once = FOLD if width == p.kernels.lanes else 1, panel = 0
+    cdef char *sums = <char *> product.y
+    while panel < panels:
+        product.n_rows = min(panels - panel, at_once) * MR
+        product.y = sums + panel * MR * width * itemsize
+        for i in range((p.x.C + SUM_LENGTH - 1) // SUM_LENGTH):
+            c = i * SUM_LENGTH
+            product.depth, product.accumulate = min(SUM_LENGTH, p.x.C - c), c > 0
+            product.a = itemsize * c * FOLD * MR + packed_filters(
+                p, group, first_panel + panel, point
+            )
+            product.b = transformed + itemsize * (
+                point * input_stride(p, width) + c * width
+            )
+            p.kernels.gemm_tile(product)
+        panel += at_once

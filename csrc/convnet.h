@@ -58,13 +58,14 @@ typedef struct {
  * accumulating, plus what lies `addend` elements from y[r, p] (0: y itself); kept
  * between low and high where `clip` is set (NaN stays). */
 typedef struct {
-    ptrdiff_t depth;  /* length of the reduction */
-    const void *a;    /* (depth, MR), packed rows; more of them a_panel_stride apart */
-    const void *b;    /* (depth, width), packed columns; width in whole vectors */
+    ptrdiff_t depth; /* length of the reduction */
+    const void *a; /* element (k, r) at k * a_stride + r; with more than MR rows, panels
+                      of MR lie a_panel_stride apart */
+    const void *b; /* (depth, width), packed columns; width in whole vectors */
     const void *bias; /* (n_rows,) or NULL */
     void *y;          /* row r, segment s, pixel j at
                          r * row_stride + out_s + j * col_stride */
-    ptrdiff_t n_rows, a_panel_stride, row_stride, col_stride;
+    ptrdiff_t n_rows, a_stride, a_panel_stride, row_stride, col_stride;
     const cn_panel_t *panel; /* where the columns go: `out`, `len` and `joined` */
     int accumulate, clip;
     ptrdiff_t addend;
