@@ -45,7 +45,11 @@ cdef struct Gather:
     # Chunks of the reduction: channels by taps, at most KC together.
     Py_ssize_t chunk_channels, n_channel_chunks, chunk_taps, n_tap_chunks
     # The slab; `direct` reads x itself where it already looks like one.
-    bint direct, banded, too_large
+    # Turned, its channels come last: pixels of pixel_stride elements; else of one.
+    bint direct, banded, too_large, turned
+    Py_ssize_t pixel_stride
+    const char *begin               # memory that x lies in
+    const char *end
     Py_ssize_t dh_min, dw_min, span_h, span_w, row_step, n_phases, n_cols, row_pitch
     Py_ssize_t n_tap_rows, max_slab_rows, channel_stride
 
@@ -83,7 +87,7 @@ cdef void add_tap(
 ) noexcept nogil
 
 # Decide blocks, chunks and slab, from the shapes alone (never from the threads).
-cdef void plan_gather(Gather *g, bint allow_direct) noexcept nogil
+cdef void plan_gather(Gather *g, bint allow_direct, bint turned) noexcept nogil
 
 # MemoryError if a slab's size does not fit into 64 bits.
 cdef int require_slab(const Gather *g) except -1

@@ -73,8 +73,9 @@ cdef void add_tap(
     taps.n += 1
 
 
-cdef void plan_gather(Gather *g, bint allow_direct) noexcept nogil:
+cdef void plan_gather(Gather *g, bint allow_direct, bint turned) noexcept nogil:
     measure_taps(g)
+    g.turned = turned
     g.direct = allow_direct and reads_only_inside(g)
     choose_blocks(g)
     lay_out_slab(g)
@@ -102,6 +103,11 @@ cdef void lay_out_slab(Gather *g) noexcept nogil:
     if g.direct:
         g.channel_stride = g.x.sc
     choose_chunks(g)
+    g.pixel_stride = 1
+    if g.turned:
+        # Whole vectors, and no multiple of 512 bytes.
+        g.pixel_stride = (g.chunk_channels + g.kernels.lanes - 1) // g.kernels.lanes
+        g.pixel_stride = (g.pixel_stride | (g.pixel_stride > 7)) * g.kernels.lanes
     place_taps(g)
 
 
@@ -215,6 +221,11 @@ cdef void choose_chunks(Gather *g) noexcept nogil:
         n = min(n, max(room, 1))
     g.n_channel_chunks = (C + n - 1) // n
     g.chunk_channels = (C + g.n_channel_chunks - 1) // g.n_channel_chunks
+    if g.turned:
+        # Channels are columns: whole vectors of them.
+        n = (g.chunk_channels + g.kernels.lanes - 1) // g.kernels.lanes
+        g.chunk_channels = n * g.kernels.lanes
+        g.n_channel_chunks = (C + g.chunk_channels - 1) // g.chunk_channels
 
 
 cdef int require_slab(const Gather *g) except -1:
@@ -259,9 +270,10 @@ cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil:
     cdef Py_ssize_t slab_bytes = 0
     if not g.direct:
         # A vector may be read from the last pixel.
-        slab_bytes = (
-            g.chunk_channels * g.channel_stride + g.kernels.lanes
-        ) * g.kernels.itemsize
+        slab_bytes = g.chunk_channels * g.channel_stride
+        if g.turned:
+            slab_bytes = g.max_slab_rows * g.row_pitch * g.pixel_stride
+        slab_bytes = (slab_bytes + g.kernels.lanes) * g.kernels.itemsize
     return (index_bytes + 63) // 64 * 64 + (slab_bytes + 63) // 64 * 64
 
 
@@ -352,7 +364,11 @@ cdef const char *load_channels(
     slab.first_col, slab.IW = block.first_col * g.step_w + g.dw_min, g.x.W
     slab.step, slab.n_cols = g.step_w, g.n_cols
     slab.n_phases, slab.phase = g.n_phases, g.taps.phase
-    g.kernels.fill_slab(block.slab, first, &slab)
+    slab.pixel_stride, slab.begin, slab.end = g.pixel_stride, g.begin, g.end
+    if g.turned:
+        g.kernels.turn_slab(block.slab, first, &slab)
+    else:
+        g.kernels.fill_slab(block.slab, first, &slab)
     return block.slab
 
 
@@ -368,11 +384,11 @@ cdef void cut_panel(
     panel.joined = True
     while left > 0:
         length = min(left, block.n_cols - col)
-        in_ = block.row_in[r] + col
+        in_ = (block.row_in[r] + col) * g.pixel_stride
         out = block.row_out[r] + col * g.y.sw
         follows = left == n or last.out + last.len * g.y.sw == out
         panel.joined = panel.joined and follows
-        if left < n and follows and last.in_ + last.len == in_:
+        if left < n and follows and last.in_ + last.len * g.pixel_stride == in_:
             last.len += length
         else:
             last += 1

@@ -17,7 +17,8 @@ from convnet._blocks cimport (
 )
 from convnet._kernels cimport (
     SERIAL_WORK, Packing, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t,
-    cn_tile_t, find_packing, give_back, keep_packing, run_tasks, take_scratch,
+    cn_segment_t, cn_tile_t, find_packing, give_back, keep_packing, run_tasks,
+    take_scratch,
 )
 
 cnp.import_array()
@@ -142,7 +143,7 @@ def grad_input(
         give_back(memory)
 
 
-def phase_taps(n_pixels, n_taps, stride, dilation, padding):
+cdef dict phase_taps(n_pixels, n_taps, stride, dilation, padding):
     """Return the taps that meet each phase of the pixels along one axis.
 
     Pixel ``stride * i + phase`` is under tap k of window ``i + d``: a dict of lists of
@@ -190,7 +191,7 @@ cdef int run_product(
     cdef double work = 2.0 * p.G * p.R * g.x.C * g.taps.n * g.y.N * g.y.H * g.y.W
     cdef Packing kept = find_packing(packings, "direct", g.kernels.itemsize)
     cdef char *scratch
-    plan_gather(g, True)
+    plan_gather(g, True, False)
     require_slab(g)
     if work < SERIAL_WORK:
         num_threads = 1             # run_tasks would not share it: cut nothing up
@@ -347,14 +348,16 @@ cdef void multiply_chunk(
     """Add one chunk's products to a block of y: its pixels by some panels of rows."""
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t MR = g.kernels.mr, NR = g.kernels.nr
-    cdef Py_ssize_t itemsize = g.kernels.itemsize
+    cdef Py_ssize_t itemsize = g.kernels.itemsize, lanes = g.kernels.lanes
     cdef Py_ssize_t n_pixels = block.n_rows * block.n_cols, i, panel, row, panels
     cdef cn_depth_t depth
     cdef cn_panel_t columns
+    cdef cn_segment_t steps
     cdef cn_tile_t tile
     depth.n_channels, depth.channel_stride = chunk.n_channels, g.channel_stride
     depth.n_taps, depth.tap = chunk.n_taps, g.taps.place + chunk.t
-    tile.depth, tile.b, tile.panel = chunk.depth, packed, &columns
+    steps.len, steps.in_ = chunk.depth, 0
+    tile.steps, tile.n_steps, tile.b, tile.panel = &steps, 1, packed, &columns
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
     tile.a_stride, tile.a_panel_stride = MR, panel_bytes(p) // itemsize
     tile.accumulate = p.accumulate or chunk.k > 0
@@ -366,8 +369,9 @@ cdef void multiply_chunk(
         cut_panel(g, block, i * NR, min(NR, n_pixels - i * NR), &columns)
         if chunk.depth > 0:
             g.kernels.pack_pixels(packed, source, &depth, &columns)
+        tile.b_stride = (columns.n_pixels + lanes - 1) // lanes * lanes
         # One vector of pixels is for three panels of rows at a time.
-        panels = 3 if columns.n_pixels <= g.kernels.lanes else 1
+        panels = 3 if columns.n_pixels <= lanes else 1
         panel = first_panel
         while panel < end_panel:
             row = (p.first_panel + panel) * MR

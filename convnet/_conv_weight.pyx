@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""Dense convolution, gradient with respect to weights and bias.
+"""Dense convolution, gradient with respect to the weights.
 
     grad_w[r, c, t] = sum over n, i, j of
                       grad_y[n, r, i, j] * x[gathered by c, t, n, i, j]
 
-Pixels are the reduction here. Tasks own tiles of grad_w (rows by chunks of (c, t)) and
-walk over all pixels in order; where that gives too few tasks, the pixels are split into
-parts whose number depends on the shape alone, each with a sum of its own, and the parts
-are added in order. So the bits never depend on the number of threads.
+Pixels are the reduction here. Where there are channels enough, a block's slab of x is
+turned, channels last, so that a tap's columns of the product lie in it side by side;
+with few channels, columns of all taps are gathered from a planar slab.
+
+Tasks own tiles of grad_w (rows by chunks of channels and taps) and walk over all pixels
+in order; where that gives too few tasks, the pixels are split into parts whose number
+depends on the shape alone, each with a sum of its own, and the parts are added in
+order. So the bits never depend on the number of threads.
 """
 
 cimport numpy as cnp
 
-from libc.string cimport memset
-
 from convnet._blocks cimport (
     Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel, describe_array,
-    get_chunk, load_channels, open_block, outline, place_block, place_tap_arrays,
-    plan_gather, require_slab, take_tap_memory,
+    find_memory, get_chunk, load_channels, open_block, outline, place_block,
+    place_tap_arrays, plan_gather, require_slab, take_tap_memory,
 )
 from convnet._kernels cimport (
     SLICE_WORK, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t,
@@ -28,6 +30,8 @@ cnp.import_array()
 
 # Rows of grad_w in a task, in panels of MR: their packed grad_y fills 1/4 of an L2.
 cdef Py_ssize_t TASK_PANELS = 16
+# Pixels from which a slab is turned though the sums of several taps must be turned back.
+cdef Py_ssize_t TURNED_PIXELS = 2000
 # Fewer tasks than this, and the pixels are split into parts.
 cdef Py_ssize_t ENOUGH_TASKS = 8
 
@@ -35,12 +39,16 @@ cdef Py_ssize_t ENOUGH_TASKS = 8
 cdef struct WeightGradient:
     Gather pixels                   # x gathered at the pixels of grad_y
     Image grad_y
-    Py_ssize_t G, R, K              # groups; rows of a group; columns: channels * taps
+    char *grad_w
+    Py_ssize_t G, R, C, T           # groups; rows and channels of a group; taps
     Py_ssize_t n_panels, task_panels, n_row_tasks, n_chunks
     Py_ssize_t n_blocks, n_parts
     # Of each part's blocks, those that are added up now: `n_now` from `first` on.
     Py_ssize_t first, n_now
-    char *sums                      # (n_parts, G * R, K)
+    # The parts' sums: (n_parts, G, R, C, T), or turned (n_parts, G, T, R, C) with
+    # channels rounded up to whole vectors; and the steps from one to the next.
+    char *sums
+    Py_ssize_t part_size, group_size, tap_size, row_size
     char *workspaces
     Py_ssize_t workspace_bytes
 
@@ -67,41 +75,44 @@ def grad_weight(
     cdef Py_ssize_t PT = padding[0], PL = padding[1]
     g.kernels = active_kernels(<int> x.itemsize)
     g.x, p.grad_y = describe_array(x), describe_array(grad_y)
+    find_memory(x, &g.begin, &g.end)
     # Segments carry offsets into grad_y: the product's "output pixels" are its pixels.
     g.y = p.grad_y
     g.step_h, g.step_w = stride[0], stride[1]
-    p.G, p.R, p.K = groups, grad_w.shape[0] // groups, grad_w.shape[1] * T
-    g.x.C = grad_w.shape[1]
+    p.grad_w = <char *> cnp.PyArray_DATA(grad_w)
+    p.G, p.R, p.T = groups, grad_w.shape[0] // groups, T
+    p.C = g.x.C = grad_w.shape[1]
     cdef Py_ssize_t *memory = take_tap_memory(T)
     try:
         place_tap_arrays(&g.taps, memory, T)
         for t in range(T):
             add_tap(&g.taps, t // KW * DH - PT, t % KW * DW - PL, t)
-        plan_gather(g, False)
+        plan_gather(g, False, is_better_turned(&p))
         require_slab(g)
-        run_weight_gradient(&p, <char *> cnp.PyArray_DATA(grad_w), num_threads, plans)
+        run_weight_gradient(&p, num_threads, plans)
     finally:
         give_back(memory)
 
 
 cdef int run_weight_gradient(
-    WeightGradient *p, char *grad_w, int num_threads, list plans
+    WeightGradient *p, int num_threads, list plans
 ) except -1:
     cdef Gather *g = &p.pixels
-    cdef Py_ssize_t n_elements = p.G * p.R * p.K, tasks, sums_bytes = 0
-    cdef double work = 2.0 * n_elements * g.y.N * g.y.H * g.y.W
+    cdef Py_ssize_t tasks, sums_bytes = 0
+    cdef double work = 2.0 * p.G * p.R * p.C * p.T * g.y.N * g.y.H * g.y.W
     cdef char *scratch
     plan_tasks(p)
     tasks = p.n_parts * p.G * p.n_chunks * p.n_row_tasks
     num_threads = <int> min(num_threads, tasks)
     p.workspace_bytes = workspace_bytes(p)
-    if p.n_parts > 1:
-        sums_bytes = (p.n_parts * n_elements * g.kernels.itemsize + 4095) // 4096 * 4096
+    if p.n_parts > 1 or needs_turning(p):
+        sums_bytes = p.n_parts * p.part_size + g.kernels.lanes
+        sums_bytes = (sums_bytes * g.kernels.itemsize + 4095) // 4096 * 4096
     if plans is not None:
         plans.append(outline(g, tasks, sums_bytes + num_threads * p.workspace_bytes))
         return 0
     scratch = <char *> take_scratch(sums_bytes + num_threads * p.workspace_bytes)
-    p.sums = scratch if p.n_parts > 1 else grad_w
+    p.sums = scratch if sums_bytes > 0 else p.grad_w
     p.workspaces = scratch + sums_bytes
     # Tasks are few and may be long: they go on in rounds, between which an interrupt
     # may end the call.
@@ -109,16 +120,30 @@ cdef int run_weight_gradient(
     try:
         for p.first in range(0, -(-p.n_blocks // p.n_parts), p.n_now):
             run_tasks(weight_task, p, tasks, num_threads, work * p.n_now / p.n_blocks)
-        if p.n_parts > 1:
-            add_parts(p, grad_w)
+        if needs_turning(p):
+            run_tasks(
+                turn_task, p, p.G * p.R, num_threads, 20.0 * p.n_parts * p.part_size
+            )
+        elif p.n_parts > 1:
+            add_parts(p)
     finally:
         give_back(scratch)
     return 0
 
 
+cdef bint is_better_turned(const WeightGradient *p) noexcept nogil:
+    """Turning back the sums of many taps takes as long as gathering some pixels."""
+    cdef Py_ssize_t n_pixels = p.grad_y.N * p.grad_y.H * p.grad_y.W
+    return p.C >= p.pixels.kernels.lanes and (p.T == 1 or n_pixels >= TURNED_PIXELS)
+
+
+cdef inline bint needs_turning(const WeightGradient *p) noexcept nogil:
+    return p.pixels.turned and p.T > 1
+
+
 cdef void plan_tasks(WeightGradient *p) noexcept nogil:
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t tasks
+    cdef Py_ssize_t tasks, lanes = g.kernels.lanes
     p.n_panels = (p.R + g.kernels.mr - 1) // g.kernels.mr
     p.task_panels = min(p.n_panels, TASK_PANELS)
     p.n_row_tasks = (p.n_panels + p.task_panels - 1) // p.task_panels
@@ -126,22 +151,30 @@ cdef void plan_tasks(WeightGradient *p) noexcept nogil:
     p.n_blocks = g.n_row_blocks * g.n_col_blocks
     tasks = p.G * p.n_chunks * p.n_row_tasks
     p.n_parts = min(p.n_blocks, (ENOUGH_TASKS + tasks - 1) // tasks)
+    p.row_size = p.C * p.T
+    p.tap_size, p.group_size = 0, p.R * p.row_size
+    if needs_turning(p):
+        p.row_size = (p.C + lanes - 1) // lanes * lanes
+        # Not at a power of two: all taps would share cache sets.
+        p.tap_size = p.R * p.row_size + lanes
+        p.group_size = p.T * p.tap_size
+    p.part_size = p.G * p.group_size
 
 
-cdef Py_ssize_t pixels_bytes(const WeightGradient *p) noexcept nogil:
-    """Bytes of a block's gathered pixels: one panel of columns, and spill space."""
+cdef Py_ssize_t gathered_bytes(const WeightGradient *p) noexcept nogil:
+    """Bytes of a panel of gathered columns, with spill space, and their offsets."""
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t n = (g.rows * g.cols + g.kernels.lanes) * g.kernels.nr
-    return (n * g.kernels.itemsize + 63) // 64 * 64
+    n = n * g.kernels.itemsize + g.kernels.nr * sizeof(Py_ssize_t)
+    return 0 if g.turned else (n + 63) // 64 * 64
 
 
 cdef Py_ssize_t workspace_bytes(const WeightGradient *p) noexcept nogil:
-    """Bytes of one thread: block, gathered pixels, packed grad_y, column offsets."""
+    """Bytes of one thread: block, gathered pixels, packed grad_y."""
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t rows = p.task_panels * g.kernels.mr * g.rows * g.cols
-    cdef Py_ssize_t offsets = g.kernels.nr * sizeof(Py_ssize_t)
     return (
-        block_bytes(g) + pixels_bytes(p) + offsets + rows * g.kernels.itemsize + 4095
+        block_bytes(g) + gathered_bytes(p) + rows * g.kernels.itemsize + 4095
     ) // 4096 * 4096
 
 
@@ -155,57 +188,106 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef Py_ssize_t begin = part * p.n_blocks // p.n_parts, index
     cdef Py_ssize_t end = (part + 1) * p.n_blocks // p.n_parts
     cdef char *memory = p.workspaces + worker * p.workspace_bytes
-    cdef const char *x = g.x.data + group * g.x.C * g.x.sc * g.kernels.itemsize
+    cdef char *packed
     cdef const char *source
+    cdef const char *x = g.x.data + group * g.x.C * g.x.sc * g.kernels.itemsize
     cdef cn_panel_t pixels
+    cdef cn_tile_t tile
     cdef Block block
     place_block(g, &block, memory)
     memory += block_bytes(g)
+    packed = memory + gathered_bytes(p)
     for index in range(begin + p.first, min(begin + p.first + p.n_now, end)):
         open_block(g, &block, index)
         source = load_channels(g, &block, x, chunk.c, chunk.n_channels)
         cut_panel(g, &block, 0, block.n_rows * block.n_cols, &pixels)
-        multiply_block(
-            p, chunk, source, &pixels, memory, group, row_task, part, index > begin
-        )
+        describe_rows(p, &tile, &pixels, packed, group, part, row_task)
+        tile.accumulate = index > begin
+        if g.turned:
+            multiply_turned(p, &tile, chunk, source, &pixels)
+        else:
+            multiply_gathered(p, &tile, chunk, source, &pixels, memory)
 
 
-cdef void multiply_block(
-    const WeightGradient *p, Chunk chunk, const char *source, const cn_panel_t *pixels,
-    char *memory, Py_ssize_t group, Py_ssize_t row_task, Py_ssize_t part,
-    bint accumulate,
+cdef void describe_rows(
+    const WeightGradient *p, cn_tile_t *tile, const cn_panel_t *pixels, char *packed,
+    Py_ssize_t group, Py_ssize_t part, Py_ssize_t row_task,
 ) noexcept nogil:
-    """Add one block's products to the part's sums: all columns, all rows of a task."""
+    """Pack a task's rows of grad_y; `y` is where the sums of the first one go."""
+    cdef Py_ssize_t MR = p.pixels.kernels.mr, first_row = row_task * p.task_panels * MR
+    cdef Py_ssize_t first = part * p.part_size + group * p.group_size
+    tile.n_rows = min(p.task_panels * MR, p.R - first_row)
+    tile.a, tile.a_stride, tile.a_panel_stride = packed, MR, MR * pixels.n_pixels
+    first += first_row * p.row_size
+    tile.y = p.sums + first * p.pixels.kernels.itemsize
+    tile.row_stride, tile.col_stride = p.row_size, 1
+    tile.bias, tile.addend, tile.clip = NULL, 0, False
+    pack_grad_rows(p, pixels, packed, group, first_row, first_row + tile.n_rows)
+
+
+cdef void multiply_turned(
+    const WeightGradient *p, cn_tile_t *rows, Chunk chunk, const char *source,
+    const cn_panel_t *pixels,
+) noexcept nogil:
+    """Add a block's products to the sums: tap by tap, channels side by side."""
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t MR = g.kernels.mr, NR = g.kernels.nr, itemsize = g.kernels.itemsize
+    cdef Py_ssize_t NR = g.kernels.nr, itemsize = g.kernels.itemsize, t, c, place
+    rows.steps, rows.n_steps, rows.b_stride = (
+        pixels.segment, pixels.n_segments, g.pixel_stride
+    )
+    for t in range(chunk.t, chunk.t + chunk.n_taps):
+        for c in range((chunk.n_channels + NR - 1) // NR):
+            place = g.taps.place[t] * g.pixel_stride + c * NR
+            rows.b = source + place * itemsize
+            multiply_columns(
+                p,
+                rows,
+                t * p.tap_size + chunk.c + c * NR,
+                min(NR, chunk.n_channels - c * NR),
+            )
+
+
+cdef void multiply_gathered(
+    const WeightGradient *p, cn_tile_t *rows, Chunk chunk, const char *source,
+    const cn_panel_t *pixels, char *memory,
+) noexcept nogil:
+    """Add a block's products to the sums: columns of all taps, gathered."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes, i, n
     cdef Py_ssize_t *offset = <Py_ssize_t *> memory
     cdef char *gathered = memory + NR * sizeof(Py_ssize_t)
-    cdef char *packed = gathered + pixels_bytes(p)
-    cdef Py_ssize_t first_row = row_task * p.task_panels * MR
-    cdef Py_ssize_t end_row = min(first_row + p.task_panels * MR, p.R)
-    cdef Py_ssize_t i, n, panel, row
-    cdef cn_segment_t run
-    cdef cn_panel_t columns
-    cdef cn_tile_t tile
-    pack_grad_rows(p, pixels, packed, group, first_row, end_row)
-    columns.segment, columns.n_segments, columns.joined = &run, 1, True
-    run.in_ = 0
-    tile.depth, tile.b, tile.bias = pixels.n_pixels, gathered, NULL
-    tile.panel = &columns
-    tile.a_stride, tile.row_stride, tile.col_stride = MR, p.K, 1
-    tile.accumulate, tile.addend, tile.clip = accumulate, 0, False
+    cdef cn_segment_t steps
+    steps.len, steps.in_ = pixels.n_pixels, 0
+    rows.steps, rows.n_steps, rows.b = &steps, 1, gathered
     for i in range((chunk.depth + NR - 1) // NR):
         n = min(NR, chunk.depth - i * NR)
         place_columns(g, chunk, i * NR, n, offset)
         g.kernels.pack_taps(gathered, source, offset, n, pixels)
-        columns.n_pixels = run.len = n
-        run.out = chunk.k + i * NR
-        for panel in range((end_row - first_row + MR - 1) // MR):
-            row = first_row + panel * MR
-            tile.n_rows = min(MR, end_row - row)
-            tile.a = packed + panel * MR * pixels.n_pixels * itemsize
-            tile.y = p.sums + ((part * p.G + group) * p.R + row) * p.K * itemsize
-            g.kernels.gemm_tile(&tile)
+        rows.b_stride = (n + lanes - 1) // lanes * lanes
+        multiply_columns(p, rows, chunk.k + i * NR, n)
+
+
+cdef void multiply_columns(
+    const WeightGradient *p, const cn_tile_t *rows, Py_ssize_t out, Py_ssize_t n
+) noexcept nogil:
+    """All of a task's rows by n columns, whose sums begin `out` behind the rows'."""
+    cdef Py_ssize_t MR = p.pixels.kernels.mr, itemsize = p.pixels.kernels.itemsize, row
+    # One vector of columns is for three panels of rows at a time.
+    cdef Py_ssize_t at_once = (3 if n <= p.pixels.kernels.lanes else 1) * MR
+    cdef cn_tile_t tile = rows[0]
+    cdef cn_segment_t run
+    cdef cn_panel_t columns
+    columns.segment, columns.n_segments, columns.joined = &run, 1, True
+    columns.n_pixels = run.len = n
+    run.out = out
+    tile.panel = &columns
+    row = 0
+    while row < rows.n_rows:
+        tile.n_rows = min(at_once, rows.n_rows - row)
+        tile.a = <const char *> rows.a + row // MR * rows.a_panel_stride * itemsize
+        tile.y = <char *> rows.y + row * rows.row_stride * itemsize
+        p.pixels.kernels.gemm_tile(&tile)
+        row += at_once
 
 
 cdef void place_columns(
@@ -246,142 +328,32 @@ cdef void pack_grad_rows(
             packed += run.n_channels * MR * itemsize
 
 
-cdef void add_parts(const WeightGradient *p, char *grad_w) noexcept nogil:
+cdef void turn_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    """Row i of grad_w: the sum of its parts, taps last."""
+    cdef WeightGradient *p = <WeightGradient *> ctx
+    cdef Py_ssize_t itemsize = p.pixels.kernels.itemsize
+    p.pixels.kernels.turn_taps(
+        p.grad_w + i * p.C * p.T * itemsize,
+        p.sums + (i // p.R * p.group_size + i % p.R * p.row_size) * itemsize,
+        p.C,
+        p.T,
+        p.tap_size,
+        p.n_parts,
+        p.part_size,
+    )
+
+
+cdef void add_parts(const WeightGradient *p) noexcept nogil:
     """grad_w = the parts' sums, added in order."""
-    cdef Py_ssize_t part, n = p.G * p.R * p.K
+    cdef Py_ssize_t part
     cdef cn_plane_t plane
-    plane.n_rows, plane.n_cols, plane.row_stride, plane.col_stride = 1, n, 0, 1
+    plane.n_rows, plane.n_cols = 1, p.part_size
+    plane.row_stride, plane.col_stride = 0, 1
     for part in range(p.n_parts):
         p.pixels.kernels.add_plane(
-            grad_w,
+            p.grad_w,
             &plane,
-            p.sums + part * n * p.pixels.kernels.itemsize,
+            p.sums + part * p.part_size * p.pixels.kernels.itemsize,
             &plane,
             part > 0,
         )
-
-
-cdef struct BiasGradient:
-    const cn_kernels_t *kernels
-    Image grad_y, grad_b            # a tied bias has one pixel
-    Py_ssize_t n_parts
-    double *sums                    # channels last: (n_parts, C)
-
-
-# Channels last, all channels of some rows are summed together, in so many parts, unless
-# a part would have fewer elements than this.
-cdef Py_ssize_t MAX_BIAS_PARTS = 64
-cdef Py_ssize_t PART_ELEMENTS = 1 << 16
-
-
-def grad_bias(cnp.ndarray grad_y, grad_b, int num_threads):
-    """Write the gradient of the bias to `grad_b`, of shape (OC,) or (OC, OH, OW)."""
-    cdef BiasGradient p
-    cdef bint untied = grad_b.ndim == 3
-    # Memory is the limit: an element takes as long as eight multiply-adds.
-    cdef Py_ssize_t n_elements = cnp.PyArray_SIZE(grad_y)
-    cdef double work = 8.0 * n_elements
-    p.kernels = active_kernels(<int> grad_y.itemsize)
-    p.grad_y = describe_array(grad_y)
-    p.grad_b = describe_array(grad_b.reshape(1, *(*grad_b.shape, 1, 1)[:3]))
-    if untied:
-        if p.grad_y.sc == 1 and p.grad_y.C >= p.kernels.lanes:
-            # Channels last: inner loops run over what lies side by side.
-            swap_channels(&p.grad_y)
-            swap_channels(&p.grad_b)
-        run_tasks(untied_bias_task, &p, p.grad_y.C, num_threads, work)
-    elif p.grad_y.sc == 1:
-        p.n_parts = min(MAX_BIAS_PARTS, 1 + n_elements // PART_ELEMENTS)
-        p.sums = <double *> take_scratch(p.n_parts * p.grad_y.C * sizeof(double))
-        try:
-            run_tasks(bias_part_task, &p, p.n_parts, num_threads, work)
-            add_bias_parts(&p)
-        finally:
-            give_back(p.sums)
-    else:
-        run_tasks(bias_task, &p, p.grad_y.C, num_threads, work)
-
-
-cdef void swap_channels(Image *image) noexcept nogil:
-    """Call columns channels and channels columns."""
-    image.C, image.W = image.W, image.C
-    image.sc, image.sw = image.sw, image.sc
-
-
-cdef inline char *bias_at(const BiasGradient *p, Py_ssize_t i) noexcept nogil:
-    return p.grad_b.data + i * p.grad_b.sc * p.kernels.itemsize
-
-
-cdef inline void store_bias(
-    const BiasGradient *p, Py_ssize_t i, double total
-) noexcept nogil:
-    if p.kernels.itemsize == 4:
-        (<float *> bias_at(p, i))[0] = <float> total
-    else:
-        (<double *> bias_at(p, i))[0] = total
-
-
-cdef inline cn_plane_t pixels_of(const Image *image) noexcept nogil:
-    cdef cn_plane_t plane
-    plane.n_rows, plane.n_cols = image.H, image.W
-    plane.row_stride, plane.col_stride = image.sh, image.sw
-    return plane
-
-
-cdef void bias_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Sum one channel over the batch and over its pixels."""
-    cdef BiasGradient *p = <BiasGradient *> ctx
-    cdef const Image *y = &p.grad_y
-    cdef cn_plane_t pixels = pixels_of(y)
-    cdef Py_ssize_t n
-    cdef double total = 0
-    for n in range(y.N):
-        total += p.kernels.sum_plane(
-            y.data + (n * y.sn + i * y.sc) * p.kernels.itemsize, &pixels
-        )
-    store_bias(p, i, total)
-
-
-cdef void untied_bias_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Sum one channel over the batch alone."""
-    cdef BiasGradient *p = <BiasGradient *> ctx
-    cdef const Image *y = &p.grad_y
-    cdef cn_plane_t pixels = pixels_of(y), biases = pixels_of(&p.grad_b)
-    cdef Py_ssize_t n
-    for n in range(y.N):
-        p.kernels.add_plane(
-            bias_at(p, i),
-            &biases,
-            y.data + (n * y.sn + i * y.sc) * p.kernels.itemsize,
-            &pixels,
-            n > 0,
-        )
-
-
-cdef void bias_part_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Sum all channels, which lie side by side, over one part of the rows (n, h)."""
-    cdef BiasGradient *p = <BiasGradient *> ctx
-    cdef const Image *y = &p.grad_y
-    cdef cn_plane_t pixels = pixels_of(y)
-    cdef Py_ssize_t n_rows = y.N * y.H, row
-    cdef double *sums = p.sums + i * y.C
-    memset(sums, 0, y.C * sizeof(double))
-    pixels.n_rows = 1
-    for row in range(i * n_rows // p.n_parts, (i + 1) * n_rows // p.n_parts):
-        p.kernels.sum_channels(
-            sums,
-            y.data + (row // y.H * y.sn + row % y.H * y.sh) * p.kernels.itemsize,
-            &pixels,
-            y.C,
-        )
-
-
-cdef void add_bias_parts(const BiasGradient *p) noexcept nogil:
-    """grad_b = the parts' sums, added in order."""
-    cdef Py_ssize_t C = p.grad_y.C, c, part
-    cdef double total
-    for c in range(C):
-        total = 0
-        for part in range(p.n_parts):
-            total += p.sums[part * C + c]
-        store_bias(p, c, total)

@@ -29,14 +29,18 @@ cdef extern from "convnet.h" nogil:
         Py_ssize_t first_col, IW, x_col_stride
         Py_ssize_t step, n_cols, n_phases
         const Py_ssize_t *phase
+        Py_ssize_t pixel_stride
+        const void *begin
+        const void *end
 
     ctypedef struct cn_tile_t:
-        Py_ssize_t depth
+        const cn_segment_t *steps
+        Py_ssize_t n_steps
         const void *a
         const void *b
         const void *bias
         void *y
-        Py_ssize_t n_rows, a_stride, a_panel_stride, row_stride, col_stride
+        Py_ssize_t n_rows, a_stride, a_panel_stride, b_stride, row_stride, col_stride
         const cn_panel_t *panel
         int accumulate, clip
         Py_ssize_t addend
@@ -70,6 +74,7 @@ cdef extern from "convnet.h" nogil:
         const char *isa
         int itemsize, lanes, mr, nr
         void (*fill_slab)(void *, const void *, const cn_slab_t *) noexcept nogil
+        void (*turn_slab)(void *, const void *, const cn_slab_t *) noexcept nogil
         void (*pack_rows)(
             void *, const void *, Py_ssize_t, Py_ssize_t, const cn_depth_t *
         ) noexcept nogil
@@ -78,6 +83,10 @@ cdef extern from "convnet.h" nogil:
         ) noexcept nogil
         void (*pack_taps)(
             void *, const void *, const Py_ssize_t *, Py_ssize_t, const cn_panel_t *
+        ) noexcept nogil
+        void (*turn_taps)(
+            void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+            Py_ssize_t,
         ) noexcept nogil
         void (*gemm_tile)(const cn_tile_t *) noexcept nogil
         double (*fma_chain)(Py_ssize_t) noexcept nogil

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Owner of the compiled C: the kernels in use, tasks on threads, scratch memory."""
 
+cimport cython
+
 from libc.stdlib cimport free
 from posix.stdlib cimport posix_memalign
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -127,6 +129,7 @@ cdef void give_back(void *scratch) noexcept:
     free(block - HEADER)
 
 
+@cython.auto_pickle(False)
 cdef class Packing:
     """Memory for packed weights that outlive a call, beginning on a page."""
 

@@ -307,7 +307,7 @@ cdef void multiply_filters(
     columns.joined = True
     product.panel, product.bias, product.clip, product.addend = &columns, NULL, False, 0
     product.row_stride, product.col_stride = width, 1
-    product.a_stride, product.a_panel_stride = FOLD * MR, MR
+    product.a_stride, product.a_panel_stride, product.b_stride = FOLD * MR, MR, width
     result.row_stride, result.col_stride = p.y.sc, p.y.sw
     result.accumulate, result.addend, result.bias = p.accumulate, p.addend, NULL
     result.clip, result.low, result.high = p.clip, p.low, p.high
@@ -335,12 +335,14 @@ cdef void add_channels(
     cdef Py_ssize_t itemsize = p.kernels.itemsize, MR = p.kernels.mr, i, c
     cdef Py_ssize_t at_once = FOLD if width == p.kernels.lanes else 1, panel = 0
     cdef char *sums = <char *> product.y
+    cdef cn_segment_t steps
+    steps.in_, product.steps, product.n_steps = 0, &steps, 1
     while panel < panels:
         product.n_rows = min(panels - panel, at_once) * MR
         product.y = sums + panel * MR * width * itemsize
         for i in range((p.x.C + SUM_LENGTH - 1) // SUM_LENGTH):
             c = i * SUM_LENGTH
-            product.depth, product.accumulate = min(SUM_LENGTH, p.x.C - c), c > 0
+            steps.len, product.accumulate = min(SUM_LENGTH, p.x.C - c), c > 0
             product.a = itemsize * c * FOLD * MR + packed_filters(
                 p, group, first_panel + panel, point
             )

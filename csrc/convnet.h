@@ -44,7 +44,7 @@ typedef struct {
  * with iw = first_col + j * step + phase[f]; zero where row[r] is CN_NO_ROW or iw is
  * outside [0, IW).  (Row offsets of arrays with negative strides may be negative.)
  * Splitting the columns into phases gives strided convolutions unit-stride reads;
- * phases rise and lie in [0, step). */
+ * phases rise and lie in [0, step).  Turned, channels come last, pixel_stride apart. */
 typedef struct {
     ptrdiff_t n_channels, x_channel_stride, channel_stride;
     ptrdiff_t n_rows;
@@ -52,20 +52,24 @@ typedef struct {
     ptrdiff_t first_col, IW, x_col_stride;
     ptrdiff_t step, n_cols, n_phases;
     const ptrdiff_t *phase;
+    ptrdiff_t pixel_stride;  /* of a turned slab */
+    const void *begin, *end; /* memory of x that may be read */
 } cn_slab_t;
 
 /* One register tile: y[r, p] = bias[r] + sum over k of a[k, r] * b[k, p]; when
  * accumulating, plus what lies `addend` elements from y[r, p] (0: y itself); kept
  * between low and high where `clip` is set (NaN stays). */
 typedef struct {
-    ptrdiff_t depth; /* length of the reduction */
-    const void *a; /* element (k, r) at k * a_stride + r; with more than MR rows, panels
-                      of MR lie a_panel_stride apart */
-    const void *b; /* (depth, width), packed columns; width in whole vectors */
-    const void *bias; /* (n_rows,) or NULL */
-    void *y;          /* row r, segment s, pixel j at
-                         r * row_stride + out_s + j * col_stride */
-    ptrdiff_t n_rows, a_stride, a_panel_stride, row_stride, col_stride;
+    const cn_segment_t
+            *steps;    /* the reduction, in runs: `len` steps of b from `in` on */
+    ptrdiff_t n_steps; /* number of runs; a goes on from run to run */
+    const void *a;     /* element (k, r) at k * a_stride + r; with more than MR
+                          rows, panels of MR lie a_panel_stride apart */
+    const void *b;     /* rows of columns b_stride apart, whole vectors each */
+    const void *bias;  /* (n_rows,) or NULL */
+    void *y;           /* row r, segment s, pixel j at
+                          r * row_stride + out_s + j * col_stride */
+    ptrdiff_t n_rows, a_stride, a_panel_stride, b_stride, row_stride, col_stride;
     const cn_panel_t *panel; /* where the columns go: `out`, `len` and `joined` */
     int accumulate, clip;
     ptrdiff_t addend;

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convnet import _check as check
-from convnet import _conv, _conv_weight, _winograd
+from convnet import _conv, _conv_bias, _conv_weight, _winograd
 from convnet._algorithm import Product, choose
 from convnet._check import Array
 from convnet._geometry import IntOrPair, Padding, conv_window
@@ -252,7 +252,7 @@ def conv2d_grad_bias(
     if not grad_y.size:
         result[...] = 0
     elif untied and channels_last:
-        _conv_weight.grad_bias(gy, result.transpose(2, 0, 1), threads)
+        _conv_bias.grad_bias(gy, result.transpose(2, 0, 1), threads)
     else:
-        _conv_weight.grad_bias(gy, result, threads)
+        _conv_bias.grad_bias(gy, result, threads)
     return result
