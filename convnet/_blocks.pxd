@@ -12,7 +12,7 @@
 
 cimport numpy as cnp
 
-from convnet._kernels cimport cn_kernels_t, cn_panel_t, cn_segment_t
+from convnet._kernels cimport cn_kernels_t, cn_panel_t, cn_row_t, cn_segment_t
 
 # An (N, C, H, W) array: strides in elements, of either sign.
 cdef struct Image:
@@ -37,6 +37,7 @@ cdef enum:
 cdef struct Gather:
     const cn_kernels_t *kernels
     Image x                         # all groups; C is the channels of one group
+    cn_row_t x_row
     Image y                         # the output pixels: N, H, W and their strides
     Py_ssize_t step_h, step_w
     Taps taps
@@ -48,8 +49,6 @@ cdef struct Gather:
     # Turned, its channels come last: pixels of pixel_stride elements; else of one.
     bint direct, banded, too_large, turned
     Py_ssize_t pixel_stride
-    const char *begin               # memory that x lies in
-    const char *end
     Py_ssize_t dh_min, dw_min, span_h, span_w, row_step, n_phases, n_cols, row_pitch
     Py_ssize_t n_tap_rows, max_slab_rows, channel_stride
 
@@ -70,10 +69,8 @@ cdef struct Chunk:
 
 cdef Image describe_array(cnp.ndarray array) noexcept
 
-# The memory from an array's first element to behind its last; it must not be empty.
-cdef void find_memory(
-    cnp.ndarray array, const char **begin, const char **end
-) noexcept
+# The rows of such an array, which must not be empty, and the memory that it lies in.
+cdef cn_row_t describe_rows(cnp.ndarray array) noexcept
 
 # How many elements `residual` lies from y, for tiles to add; one with other strides is
 # copied to y first, and lies there.

@@ -31,18 +31,20 @@ cdef Image describe_array(cnp.ndarray array) noexcept:
     return image
 
 
-cdef void find_memory(
-    cnp.ndarray array, const char **begin, const char **end
-) noexcept:
+cdef cn_row_t describe_rows(cnp.ndarray array) noexcept:
+    cdef cn_row_t row
     cdef Py_ssize_t axis, reach
-    begin[0] = end[0] = <const char *> cnp.PyArray_DATA(array)
-    end[0] += array.itemsize
+    cdef const char *begin = <const char *> cnp.PyArray_DATA(array)
+    cdef const char *end = begin + <Py_ssize_t> array.itemsize
     for axis in range(array.ndim):
         reach = (array.shape[axis] - 1) * array.strides[axis]
         if reach < 0:
-            begin[0] += reach
+            begin += reach
         else:
-            end[0] += reach
+            end += reach
+    row.IW, row.col_stride = array.shape[3], array.strides[3] // array.itemsize
+    row.begin, row.end = begin, end
+    return row
 
 
 cdef Py_ssize_t find_addend(cnp.ndarray y, cnp.ndarray residual) except? -1:
@@ -359,12 +361,12 @@ cdef const char *load_channels(
     if g.direct:
         return first
     slab.n_channels, slab.channel_stride = n, g.channel_stride
-    slab.x_channel_stride, slab.x_col_stride = g.x.sc, g.x.sw
+    slab.x, slab.x_channel_stride = g.x_row, g.x.sc
     slab.n_rows, slab.row = block.n_slab_rows, block.slab_row
-    slab.first_col, slab.IW = block.first_col * g.step_w + g.dw_min, g.x.W
+    slab.first_col = block.first_col * g.step_w + g.dw_min
     slab.step, slab.n_cols = g.step_w, g.n_cols
     slab.n_phases, slab.phase = g.n_phases, g.taps.phase
-    slab.pixel_stride, slab.begin, slab.end = g.pixel_stride, g.begin, g.end
+    slab.pixel_stride = g.pixel_stride
     if g.turned:
         g.kernels.turn_slab(block.slab, first, &slab)
     else:

@@ -12,8 +12,8 @@ import numpy as np
 
 from convnet._blocks cimport (
     Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel, describe_array,
-    find_addend, get_chunk, load_channels, open_block, outline, place_block,
-    place_tap_arrays, plan_gather, require_slab, take_tap_memory,
+    describe_rows, find_addend, get_chunk, load_channels, open_block, outline,
+    place_block, place_tap_arrays, plan_gather, require_slab, take_tap_memory,
 )
 from convnet._kernels cimport (
     SERIAL_WORK, Packing, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t,
@@ -174,6 +174,7 @@ cdef void describe(
     """Fill in what both passes share; `x` is gathered, `y` is written."""
     p.pixels.kernels = active_kernels(<int> x.itemsize)
     p.pixels.x, p.pixels.y = describe_array(x), describe_array(y)
+    p.pixels.x_row = describe_rows(x)
     p.weight = <const char *> cnp.PyArray_DATA(weight)
     p.G = groups
     p.group_stride = (
@@ -302,7 +303,7 @@ cdef void pack_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef Py_ssize_t first = group * p.group_stride + row * p.row_stride
     cdef cn_depth_t depth
     depth.n_channels, depth.channel_stride = g.x.C, p.channel_stride
-    depth.n_taps, depth.tap = g.taps.n, g.taps.w
+    depth.n_taps, depth.tap, depth.ahead = g.taps.n, g.taps.w, 0
     g.kernels.pack_rows(
         packed_rows(p, group, panel, 0),
         p.weight + first * g.kernels.itemsize,
@@ -356,6 +357,7 @@ cdef void multiply_chunk(
     cdef cn_tile_t tile
     depth.n_channels, depth.channel_stride = chunk.n_channels, g.channel_stride
     depth.n_taps, depth.tap = chunk.n_taps, g.taps.place + chunk.t
+    depth.ahead = NR if g.direct else 0
     steps.len, steps.in_ = chunk.depth, 0
     tile.steps, tile.n_steps, tile.b, tile.panel = &steps, 1, packed, &columns
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw

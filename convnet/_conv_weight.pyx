@@ -18,7 +18,7 @@ cimport numpy as cnp
 
 from convnet._blocks cimport (
     Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel, describe_array,
-    find_memory, get_chunk, load_channels, open_block, outline, place_block,
+    describe_rows, get_chunk, load_channels, open_block, outline, place_block,
     place_tap_arrays, plan_gather, require_slab, take_tap_memory,
 )
 from convnet._kernels cimport (
@@ -30,7 +30,7 @@ cnp.import_array()
 
 # Rows of grad_w in a task, in panels of MR: their packed grad_y fills 1/4 of an L2.
 cdef Py_ssize_t TASK_PANELS = 16
-# Pixels from which a slab is turned though the sums of several taps must be turned back.
+# Pixels from which a slab is turned though sums of several taps must be turned back.
 cdef Py_ssize_t TURNED_PIXELS = 2000
 # Fewer tasks than this, and the pixels are split into parts.
 cdef Py_ssize_t ENOUGH_TASKS = 8
@@ -75,7 +75,7 @@ def grad_weight(
     cdef Py_ssize_t PT = padding[0], PL = padding[1]
     g.kernels = active_kernels(<int> x.itemsize)
     g.x, p.grad_y = describe_array(x), describe_array(grad_y)
-    find_memory(x, &g.begin, &g.end)
+    g.x_row = describe_rows(x)
     # Segments carry offsets into grad_y: the product's "output pixels" are its pixels.
     g.y = p.grad_y
     g.step_h, g.step_w = stride[0], stride[1]
@@ -201,7 +201,7 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         open_block(g, &block, index)
         source = load_channels(g, &block, x, chunk.c, chunk.n_channels)
         cut_panel(g, &block, 0, block.n_rows * block.n_cols, &pixels)
-        describe_rows(p, &tile, &pixels, packed, group, part, row_task)
+        prepare_rows(p, &tile, &pixels, packed, group, part, row_task)
         tile.accumulate = index > begin
         if g.turned:
             multiply_turned(p, &tile, chunk, source, &pixels)
@@ -209,7 +209,7 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
             multiply_gathered(p, &tile, chunk, source, &pixels, memory)
 
 
-cdef void describe_rows(
+cdef void prepare_rows(
     const WeightGradient *p, cn_tile_t *tile, const cn_panel_t *pixels, char *packed,
     Py_ssize_t group, Py_ssize_t part, Py_ssize_t row_task,
 ) noexcept nogil:
@@ -313,6 +313,7 @@ cdef void pack_grad_rows(
     cdef const char *grad_y
     cdef cn_depth_t run
     run.channel_stride, run.n_taps, run.tap = p.grad_y.sw, 1, &no_offset
+    run.ahead = 0
     for panel in range((end_row - first_row + MR - 1) // MR):
         row = first_row + panel * MR
         grad_y = p.grad_y.data + (group * p.R + row) * p.grad_y.sc * itemsize

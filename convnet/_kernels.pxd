@@ -11,6 +11,7 @@ cdef extern from "convnet.h" nogil:
     ctypedef struct cn_depth_t:
         Py_ssize_t n_channels, channel_stride, n_taps
         const Py_ssize_t *tap
+        Py_ssize_t ahead
 
     ctypedef struct cn_segment_t:
         Py_ssize_t len
@@ -22,16 +23,20 @@ cdef extern from "convnet.h" nogil:
         Py_ssize_t n_segments, n_pixels
         int readable, joined
 
+    ctypedef struct cn_row_t:
+        Py_ssize_t IW, col_stride
+        const void *begin
+        const void *end
+
     ctypedef struct cn_slab_t:
         Py_ssize_t n_channels, x_channel_stride, channel_stride
         Py_ssize_t n_rows
         const Py_ssize_t *row
-        Py_ssize_t first_col, IW, x_col_stride
+        cn_row_t x
+        Py_ssize_t first_col
         Py_ssize_t step, n_cols, n_phases
         const Py_ssize_t *phase
         Py_ssize_t pixel_stride
-        const void *begin
-        const void *end
 
     ctypedef struct cn_tile_t:
         const cn_segment_t *steps
@@ -55,9 +60,8 @@ cdef extern from "convnet.h" nogil:
         const cn_strip_t *strip
         Py_ssize_t n_strips, n_tiles
         int m
-        Py_ssize_t n_channels, channel_stride, col_stride, IW
-        const void *begin
-        const void *end
+        Py_ssize_t n_channels, channel_stride
+        cn_row_t row
 
     ctypedef struct cn_pool_t:
         Py_ssize_t IH, IW, x_row_stride, x_col_stride

@@ -10,11 +10,11 @@ cimport numpy as cnp
 
 import numpy as np
 
-from convnet._blocks cimport Image, describe_array, find_addend, find_memory
+from convnet._blocks cimport Image, describe_array, describe_rows, find_addend
 from convnet._kernels cimport (
-    CN_NO_ROW, Packing, active_kernels, cn_kernels_t, cn_panel_t, cn_segment_t,
-    cn_strip_t, cn_tile_t, cn_tiles_t, find_packing, give_back, keep_packing, run_tasks,
-    take_scratch,
+    CN_NO_ROW, Packing, active_kernels, cn_kernels_t, cn_panel_t, cn_row_t,
+    cn_segment_t, cn_strip_t, cn_tile_t, cn_tiles_t, find_packing, give_back,
+    keep_packing, run_tasks, take_scratch,
 )
 
 cnp.import_array()
@@ -35,8 +35,7 @@ cdef enum:
 cdef struct Winograd:
     const cn_kernels_t *kernels
     Image x, y                      # all groups; x.C is the channels of one group
-    const char *x_begin             # memory that x lies in
-    const char *x_end
+    cn_row_t x_row
     int m, n_points                 # (m + 2)^2
     Py_ssize_t dh, dw               # where in x the first tile begins
     Py_ssize_t TH, TW               # tiles of one image
@@ -107,7 +106,7 @@ cdef void describe(
 ) noexcept:
     p.kernels = active_kernels(<int> x.itemsize)
     p.x, p.y = describe_array(x), describe_array(y)
-    find_memory(x, &p.x_begin, &p.x_end)
+    p.x_row = describe_rows(x)
     p.m, p.n_points = m, (m + 2) * (m + 2)
     p.TH, p.TW = (p.y.H + m - 1) // m, (p.y.W + m - 1) // m
     p.weight = <const char *> cnp.PyArray_DATA(weight)
@@ -273,8 +272,7 @@ cdef void cut_strips(
     cdef Py_ssize_t n, i, j, h, ih
     tiles.strip, tiles.n_strips, tiles.n_tiles, tiles.m = strip, 0, end - first, p.m
     tiles.n_channels, tiles.channel_stride = p.x.C, p.x.sc
-    tiles.col_stride, tiles.IW = p.x.sw, p.x.W
-    tiles.begin, tiles.end = p.x_begin, p.x_end
+    tiles.row = p.x_row
     while first < end:
         n, i, j = first // (p.TH * p.TW), first // p.TW % p.TH, first % p.TW
         strip.n_tiles = min(p.TW - j, end - first)

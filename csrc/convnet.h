@@ -18,6 +18,7 @@ typedef struct {
     ptrdiff_t n_channels, channel_stride;
     ptrdiff_t n_taps;
     const ptrdiff_t *tap;
+    ptrdiff_t ahead; /* how far away pixels lie that are wanted next: fetched early */
 } cn_depth_t;
 
 /* A run of neighbouring output pixels: `len` pixels that start at offset `in` of the
@@ -39,8 +40,14 @@ typedef struct {
 
 #define CN_NO_ROW PTRDIFF_MIN
 
+/* Rows of images: IW columns, beside which are zeros. */
+typedef struct {
+    ptrdiff_t IW, col_stride;
+    const void *begin, *end; /* memory that may be read */
+} cn_row_t;
+
 /* A zero-padded, planar copy of some rows of some channels:
- *   slab[c, r, f, j] = x[c * x_channel_stride + row[r] + iw * x_col_stride]
+ *   slab[c, r, f, j] = x[c * x_channel_stride + row[r] + iw * x.col_stride]
  * with iw = first_col + j * step + phase[f]; zero where row[r] is CN_NO_ROW or iw is
  * outside [0, IW).  (Row offsets of arrays with negative strides may be negative.)
  * Splitting the columns into phases gives strided convolutions unit-stride reads;
@@ -49,11 +56,11 @@ typedef struct {
     ptrdiff_t n_channels, x_channel_stride, channel_stride;
     ptrdiff_t n_rows;
     const ptrdiff_t *row;
-    ptrdiff_t first_col, IW, x_col_stride;
+    cn_row_t x;
+    ptrdiff_t first_col;
     ptrdiff_t step, n_cols, n_phases;
     const ptrdiff_t *phase;
-    ptrdiff_t pixel_stride;  /* of a turned slab */
-    const void *begin, *end; /* memory of x that may be read */
+    ptrdiff_t pixel_stride; /* of a turned slab */
 } cn_slab_t;
 
 /* One register tile: y[r, p] = bias[r] + sum over k of a[k, r] * b[k, p]; when
@@ -92,8 +99,8 @@ typedef struct {
     const cn_strip_t *strip;
     ptrdiff_t n_strips, n_tiles;
     int m;
-    ptrdiff_t n_channels, channel_stride, col_stride, IW;
-    const void *begin, *end; /* memory that may be read */
+    ptrdiff_t n_channels, channel_stride;
+    cn_row_t row;
 } cn_tiles_t;
 
 /* One channel plane of a pooling call; strides in elements. */
