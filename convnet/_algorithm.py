@@ -57,10 +57,12 @@ def choose(
     algorithm: str,
     precision: str | None,
     prepared: bool = False,
+    gradient: bool = False,
 ) -> str:
     """Return the algorithm of a call: the one asked for, or the fastest allowed.
 
-    `prepared` weights are packed or transformed before the call.
+    `prepared` weights are packed or transformed before the call; `gradient` is that of
+    the weights.
     """
     if algorithm != "auto":
         if algorithm != "direct" and not _fits(window):
@@ -72,7 +74,7 @@ def choose(
     small = product.work(9) < _SMALL_WORK or min(product.rows, product.channels) < _THIN
     if small or dtype.itemsize != 4 or not _fits(window):
         return "direct"
-    costs = estimates(product, window, precision, prepared)
+    costs = estimates(product, window, precision, prepared, gradient)
     return min(costs, key=costs.__getitem__)
 
 
@@ -81,13 +83,20 @@ def estimates(
     window: Window,
     precision: str | None = None,
     prepared: bool = False,
+    gradient: bool = False,
 ) -> dict[str, float]:
     """Return the cycles that each algorithm takes which is possible and allowed."""
     KH, KW = window.kernel
     costs = {"direct": _direct_cycles(product, KH * KW, prepared)}
+    if gradient:
+        costs["direct"] = _direct_gradient_cycles(product, KH * KW)
     for m in (2, 4):
         if _fits(window) and f"winograd{m}" in ALLOWED[precision or "default"]:
-            costs[f"winograd{m}"] = _winograd_cycles(product, m, prepared)
+            costs[f"winograd{m}"] = (
+                _winograd_gradient_cycles(product, m)
+                if gradient
+                else _winograd_cycles(product, m, prepared)
+            )
     return costs
 
 
@@ -121,3 +130,24 @@ def _winograd_cycles(product: Product, m: int, prepared: bool) -> float:
     reread = -(-vectors // run) * size / read
     before = 0.0 if prepared else panels * C * weights + size / write
     return G * (max(multiply, reread) + transform + before)
+
+
+def _direct_gradient_cycles(product: Product, taps: int) -> float:
+    G, R, C, N, H, W = product
+    _, _, lanes = _kernels.tile_shape(4)
+    # The sums are stored, and turned back where there are several taps.
+    return G * R * C * taps * (N * H * W / 2 / lanes / 0.75 + 1.2)
+
+
+def _winograd_gradient_cycles(product: Product, m: int) -> float:
+    G, R, C, N, H, W = product
+    _, nr, lanes = _kernels.tile_shape(4)
+    points, tiles = (m + 2) ** 2, N * -(-H // m) * -(-W // m)
+    sums = points * R * C
+    # Each block of about a panel of tiles reads the sums and writes them.
+    multiply = sums * (tiles / 2 / lanes / 0.8 + -(-tiles // nr) * 0.15)
+    # A task has 64 channels and 64 rows: others transform the same tiles again.
+    transforms = tiles / lanes * (C * -(-R // 64) + R * -(-C // 64))
+    cycles = {2: 60, 4: 130}[m]
+    back = sums * (1.0 if G * sums * 4 < _CACHE_BYTES else 2.5)
+    return G * (multiply + transforms * cycles + back)

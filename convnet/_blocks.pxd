@@ -83,10 +83,17 @@ cdef void add_tap(
     Taps *taps, Py_ssize_t dh, Py_ssize_t dw, Py_ssize_t w
 ) noexcept nogil
 
-# Decide blocks, chunks and slab, from the shapes alone (never from the threads).
-cdef void plan_gather(Gather *g, bint allow_direct, bint turned) noexcept nogil
+# Decide blocks of at most so many panels of pixels, chunks and slab, from the shapes
+# alone (never from the threads); or take the blocks of a gather at the same pixels.
+cdef void plan_gather(
+    Gather *g, bint allow_direct, bint turned, Py_ssize_t max_panels
+) noexcept nogil
+cdef void plan_gather_like(Gather *g, const Gather *other) noexcept nogil
 
 # MemoryError if a slab's size does not fit into 64 bits.
+cdef enum:
+    MAX_PANELS = 12
+
 cdef int require_slab(const Gather *g) except -1
 cdef Chunk get_chunk(const Gather *g, Py_ssize_t index) noexcept nogil
 cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil

@@ -14,8 +14,9 @@ cnp.import_array()
 # Length of the reduction that one packed panel holds. KC * NR floats are 110 KB with
 # AVX-512: they come from L2 at a rate that the multiply-adds hide.
 cdef Py_ssize_t KC = 576
-# Pixels of a block, in panels of NR, and bytes of its slab: half an L2 of 1 MB.
-cdef Py_ssize_t MAX_PANELS = 12
+# Channels of a turned slab, whatever the number of taps.
+cdef Py_ssize_t TURNED_CHANNELS = 64
+# Bytes of a slab: half an L2 of 1 MB, with its panel.
 cdef Py_ssize_t MAX_SLAB_BYTES = 384 * 1024
 
 
@@ -75,11 +76,21 @@ cdef void add_tap(
     taps.n += 1
 
 
-cdef void plan_gather(Gather *g, bint allow_direct, bint turned) noexcept nogil:
+cdef void plan_gather(
+    Gather *g, bint allow_direct, bint turned, Py_ssize_t max_panels
+) noexcept nogil:
     measure_taps(g)
     g.turned = turned
     g.direct = allow_direct and reads_only_inside(g)
-    choose_blocks(g)
+    choose_blocks(g, max_panels * g.kernels.nr)
+    lay_out_slab(g)
+
+
+cdef void plan_gather_like(Gather *g, const Gather *other) noexcept nogil:
+    measure_taps(g)
+    g.turned, g.direct = other.turned, False
+    g.rows, g.cols = other.rows, other.cols
+    g.n_row_blocks, g.n_col_blocks = other.n_row_blocks, other.n_col_blocks
     lay_out_slab(g)
 
 
@@ -172,7 +183,7 @@ cdef bint reads_only_inside(const Gather *g) noexcept nogil:
     )
 
 
-cdef void choose_blocks(Gather *g) noexcept nogil:
+cdef void choose_blocks(Gather *g, Py_ssize_t most) noexcept nogil:
     """Cut wide images into columns, then take the row count that wastes least.
 
     A block of few rows reads its halo rows again and again; one whose pixels do not
@@ -180,13 +191,14 @@ cdef void choose_blocks(Gather *g) noexcept nogil:
     """
     cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes
     cdef Py_ssize_t n_rows = g.y.N * g.y.H
-    cdef Py_ssize_t limit, rows, most = MAX_PANELS * NR
+    cdef Py_ssize_t limit, rows
     cdef double score, vectors, best = -1
     g.cols = g.y.W
     if g.cols > most // 2 and (n_rows > 1 or g.cols > most):
         g.n_col_blocks = (g.cols + most // 2 - 1) // (most // 2)
         g.cols = (g.cols + g.n_col_blocks - 1) // g.n_col_blocks
-        g.cols = (g.cols + NR - 1) // NR * NR
+        if not g.turned:
+            g.cols = (g.cols + NR - 1) // NR * NR
     g.n_col_blocks = (g.y.W + g.cols - 1) // g.cols
     # Small images are one block, others four and more: threads share blocks.
     limit = max(1, min(most, max(5 * NR, n_rows * g.y.W // 4)) // g.cols)
@@ -218,6 +230,8 @@ cdef void choose_chunks(Gather *g) noexcept nogil:
     g.n_tap_chunks = (T + KC - 1) // KC
     g.chunk_taps = (T + g.n_tap_chunks - 1) // g.n_tap_chunks
     n = max(KC // T, 1)
+    if g.turned:
+        n = max(n, TURNED_CHANNELS)
     if not g.direct:
         room = MAX_SLAB_BYTES // (g.channel_stride * g.kernels.itemsize)
         n = min(n, max(room, 1))

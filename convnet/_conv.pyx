@@ -11,7 +11,8 @@ cimport numpy as cnp
 import numpy as np
 
 from convnet._blocks cimport (
-    Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel, describe_array,
+    MAX_PANELS, Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel,
+    describe_array,
     describe_rows, find_addend, get_chunk, load_channels, open_block, outline,
     place_block, place_tap_arrays, plan_gather, require_slab, take_tap_memory,
 )
@@ -192,7 +193,7 @@ cdef int run_product(
     cdef double work = 2.0 * p.G * p.R * g.x.C * g.taps.n * g.y.N * g.y.H * g.y.W
     cdef Packing kept = find_packing(packings, "direct", g.kernels.itemsize)
     cdef char *scratch
-    plan_gather(g, True, False)
+    plan_gather(g, True, False, MAX_PANELS)
     require_slab(g)
     if work < SERIAL_WORK:
         num_threads = 1             # run_tasks would not share it: cut nothing up

@@ -17,7 +17,8 @@ order. So the bits never depend on the number of threads.
 cimport numpy as cnp
 
 from convnet._blocks cimport (
-    Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel, describe_array,
+    MAX_PANELS, Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel,
+    describe_array,
     describe_rows, get_chunk, load_channels, open_block, outline, place_block,
     place_tap_arrays, plan_gather, require_slab, take_tap_memory,
 )
@@ -87,7 +88,7 @@ def grad_weight(
         place_tap_arrays(&g.taps, memory, T)
         for t in range(T):
             add_tap(&g.taps, t // KW * DH - PT, t % KW * DW - PL, t)
-        plan_gather(g, False, is_better_turned(&p))
+        plan_gather(g, False, is_better_turned(&p), MAX_PANELS)
         require_slab(g)
         run_weight_gradient(&p, num_threads, plans)
     finally:

@@ -104,6 +104,13 @@ cdef extern from "convnet.h" nogil:
             void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int,
             Py_ssize_t, Py_ssize_t, int,
         ) noexcept nogil
+        void (*winograd_pixels)(
+            void *, const void *, const cn_panel_t *, const Py_ssize_t *, Py_ssize_t,
+            Py_ssize_t, Py_ssize_t, Py_ssize_t, int, int,
+        ) noexcept nogil
+        void (*winograd_turn)(
+            void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int
+        ) noexcept nogil
         double (*sum_plane)(const void *, const cn_plane_t *) noexcept nogil
         void (*sum_channels)(
             double *, const void *, const cn_plane_t *, Py_ssize_t

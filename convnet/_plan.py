@@ -10,7 +10,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike
 
 from convnet import _check as check
-from convnet import _conv, _conv_weight, _threads, _winograd
+from convnet import _conv, _conv_weight, _threads, _winograd, _winograd_weight
 from convnet._algorithm import Product, choose, estimates
 from convnet._geometry import IntOrPair, Padding, Pair, Window, conv_window
 
@@ -209,8 +209,11 @@ class _Call:
         threads = _threads.get_num_threads()
         how = (*self.window.steps, self.groups, threads, outlines)
         tiles = (self.window.pads[:2], self.groups, threads)
-        if self.kind == "grad_weight":
+        if self.kind == "grad_weight" and algorithm == "direct":
             _conv_weight.grad_weight(y, x, weight, *how)
+        elif self.kind == "grad_weight":
+            m = int(algorithm[-1])
+            _winograd_weight.grad_weight(y, x, weight, *tiles, m, outlines)
         elif algorithm == "direct" and self.kind == "forward":
             _conv.forward(x, weight, None, y, *how)
         elif algorithm == "direct":
@@ -226,12 +229,13 @@ def _candidates(call: _Call) -> tuple[Candidate, ...]:
     """Describe all algorithms, the chosen one first, then by estimated time."""
     if not call.flops:
         return (Candidate("direct", 0.0, 0, 0, 0.0, "nothing to compute"),)
-    costs = estimates(call.product, call.window)
-    chosen = "direct"
-    if call.kind == "grad_weight" or call.dtype.itemsize != 4:
+    gradient = call.kind == "grad_weight"
+    costs = estimates(call.product, call.window, gradient=gradient)
+    if call.dtype.itemsize != 4:
         costs = {"direct": costs["direct"]}
-    else:
-        chosen = choose(call.product, call.window, call.dtype, "auto", None)
+    chosen = choose(
+        call.product, call.window, call.dtype, "auto", None, gradient=gradient
+    )
     order = sorted(costs, key=lambda name: (name != chosen, costs[name]))
     return tuple(
         (_direct if name == "direct" else _winograd_tiles)(call, name, costs[name])
@@ -283,10 +287,10 @@ def _direct(call: _Call, algorithm: str, cycles: float) -> Candidate:
     return Candidate(algorithm, cycles, call.flops, scratch, error, reason)
 
 
-# The most that F(m, 3) may enlarge an error, on both axes: the square of the largest
-# sum over the points of |A^T| * max |G| * sum |B^T|, with the matrices of
-# csrc/kernels/winograd.inc.
-_ENLARGED = {2: 16.0, 4: 181.0}
+# The most that F(m, 3), or F(3, m) of the weight gradient, may enlarge an error on both
+# axes: the square of the largest sum over the points of |A^T| * max |G| * sum |B^T|,
+# with the matrices of csrc/kernels/winograd.inc.
+_ENLARGED = {2: 16.0, 4: 209.0}
 
 
 def _winograd_tiles(call: _Call, algorithm: str, cycles: float) -> Candidate:
@@ -296,7 +300,9 @@ def _winograd_tiles(call: _Call, algorithm: str, cycles: float) -> Candidate:
     G, R, C, N, H, W = call.product
     tiles = N * -(-H // m) * -(-W // m)
     flops = 2 * G * R * C * tiles * (m + 2) ** 2
-    # A chain of C products, and about four roundings in each transform and axis.
-    error = _ENLARGED[m] * (C + 24) * float(np.finfo(call.dtype).eps) / 2
-    reason = f"{tiles} tiles of {m} x {m} pixels, {(m + 2) ** 2} products of {C} terms"
+    terms = tiles if call.kind == "grad_weight" else C
+    # A chain of so many products, and about four roundings in each transform and axis.
+    error = _ENLARGED[m] * (terms + 24) * float(np.finfo(call.dtype).eps) / 2
+    points = (m + 2) ** 2
+    reason = f"{tiles} tiles of {m} x {m} pixels, {points} products of {terms} terms"
     return Candidate(algorithm, cycles, flops, outline["scratch_bytes"], error, reason)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convnet import _check as check
-from convnet import _conv, _conv_bias, _conv_weight, _winograd
+from convnet import _conv, _conv_bias, _conv_weight, _winograd, _winograd_weight
 from convnet._algorithm import Product, choose
 from convnet._check import Array
 from convnet._geometry import IntOrPair, Padding, conv_window
@@ -169,9 +169,7 @@ def conv2d_grad_weight(
     >>> conv2d_grad_weight(grad_y, x, (1, 1, 1, 2))
     array([[[[421., 842.]]]])
     """
-    channels_last, threads = check.options(
-        layout, num_threads, algorithm, precision, ("direct",)
-    )
+    channels_last, threads = check.options(layout, num_threads, algorithm, precision)
     given = (grad_y, x)
     grad_y, x = check.as_floats(("grad_y", "x"), given)
     images = check.as_nchw(x, "x", channels_last)
@@ -188,7 +186,13 @@ def conv2d_grad_weight(
         return result
     gy = check.as_nchw(grad_y, "grad_y", channels_last)
     gw = np.ascontiguousarray(result)
-    _conv_weight.grad_weight(gy, images, gw, *window.steps, groups, threads)
+    product = Product(groups, OC // groups, IC // groups, N, *window.output)
+    chosen = choose(product, window, gw.dtype, algorithm, precision, gradient=True)
+    if chosen == "direct":
+        _conv_weight.grad_weight(gy, images, gw, *window.steps, groups, threads)
+    else:
+        pads, m = window.pads[:2], int(chosen[-1])
+        _winograd_weight.grad_weight(gy, images, gw, pads, groups, threads, m)
     if gw is not result:
         result[...] = gw
     return result

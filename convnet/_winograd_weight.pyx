@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: MIT
+"""Winograd convolution of 3x3 kernels at stride 1, gradient for the weights.
+
+F(3x3, m x m): tiles of m x m pixels of grad_y are the filters, tiles of (m + 2)^2
+pixels of x the inputs, and the sum over tiles is the reduction of (m + 2)^2 products:
+
+    S[point, r, c] = sum over tiles of U[point, tile, r] * V[point, tile, c]
+
+Blocks of tiles come from two turned slabs, channels last, so that transforms run over
+channels. Tasks own rows by chunks of channels and walk over all tiles in order, or over
+a part of them, as in _conv_weight.
+"""
+
+cimport numpy as cnp
+
+from convnet._blocks cimport (
+    TAP_ARRAYS, Block, Chunk, Gather, add_tap, block_bytes, cut_panel, describe_array,
+    describe_rows, get_chunk, load_channels, open_block, outline, place_block,
+    place_tap_arrays, plan_gather, plan_gather_like, require_slab,
+)
+from convnet._kernels cimport (
+    SLICE_WORK, active_kernels, cn_panel_t, cn_segment_t, cn_tile_t, give_back,
+    run_tasks, take_scratch,
+)
+
+cnp.import_array()
+
+# Fewer tasks than this, and the tiles are split into parts.
+cdef Py_ssize_t ENOUGH_TASKS = 8
+
+
+cdef struct WinogradWeight:
+    Gather x, grad_y                # at the same tiles
+    char *grad_w
+    int m, n_points                 # (m + 2)^2
+    Py_ssize_t G, R, C              # groups; rows and channels of a group
+    Py_ssize_t n_blocks, n_parts
+    # Of each part's blocks, those that are added up now: `n_now` from `first` on.
+    Py_ssize_t first, n_now
+    char *sums                      # S: (n_parts, G, points, R, C)
+    Py_ssize_t row_size, point_size, group_size, part_size
+    char *workspaces
+    Py_ssize_t workspace_bytes
+
+
+def grad_weight(
+    cnp.ndarray grad_y, cnp.ndarray x, cnp.ndarray grad_w, padding, Py_ssize_t groups,
+    int num_threads, int m, list plans=None,
+):
+    """Write the gradient with respect to the weights to `grad_w`, by F(3, m).
+
+    With a list as `plans`, nothing is computed: what would be is appended to it.
+    """
+    cdef WinogradWeight p
+    cdef Py_ssize_t x_memory[36 * TAP_ARRAYS]
+    cdef Py_ssize_t y_memory[16 * TAP_ARRAYS]
+    cdef Py_ssize_t t, n = m + 2, PT = padding[0], PL = padding[1]
+    p.m, p.n_points = m, n * n
+    p.grad_w = <char *> cnp.PyArray_DATA(grad_w)
+    p.G, p.R, p.C = groups, grad_w.shape[0] // groups, grad_w.shape[1]
+    place_tap_arrays(&p.x.taps, x_memory, n * n)
+    for t in range(n * n):
+        add_tap(&p.x.taps, t // n - PT, t % n - PL, t)
+    place_tap_arrays(&p.grad_y.taps, y_memory, m * m)
+    for t in range(m * m):
+        add_tap(&p.grad_y.taps, t // m, t % m, t)
+    describe(&p.x, x, grad_y, p.C, m)
+    describe(&p.grad_y, grad_y, grad_y, p.R, m)
+    plan_gather(&p.x, False, True, 1)
+    plan_gather_like(&p.grad_y, &p.x)
+    require_slab(&p.x)
+    require_slab(&p.grad_y)
+    run(&p, num_threads, plans)
+
+
+cdef void describe(
+    Gather *g, cnp.ndarray source, cnp.ndarray grad_y, Py_ssize_t channels, int m
+) noexcept:
+    """Gather a group's channels of `source` at the tiles of grad_y."""
+    g.kernels = active_kernels(<int> source.itemsize)
+    g.x, g.x_row, g.y = (
+        describe_array(source), describe_rows(source), describe_array(grad_y)
+    )
+    g.x.C = channels
+    g.y.H, g.y.W = (g.y.H + m - 1) // m, (g.y.W + m - 1) // m
+    g.step_h = g.step_w = m
+
+
+cdef int run(WinogradWeight *p, int num_threads, list plans) except -1:
+    cdef Py_ssize_t tasks, lanes = p.x.kernels.lanes, sums_bytes
+    cdef int itemsize = p.x.kernels.itemsize
+    cdef double work
+    cdef char *scratch
+    p.n_blocks = p.x.n_row_blocks * p.x.n_col_blocks
+    tasks = p.G * p.x.n_channel_chunks * p.grad_y.n_channel_chunks
+    p.n_parts = min(p.n_blocks, (ENOUGH_TASKS + tasks - 1) // tasks)
+    tasks *= p.n_parts
+    num_threads = <int> min(num_threads, tasks)
+    p.row_size = (p.C + lanes - 1) // lanes * lanes
+    # Not at a power of two: all points would share cache sets.
+    p.point_size = p.R * p.row_size + lanes
+    p.group_size = p.n_points * p.point_size
+    p.part_size = p.G * p.group_size
+    sums_bytes = (p.n_parts * p.part_size * itemsize + 4095) // 4096 * 4096
+    p.workspace_bytes = workspace_bytes(p)
+    if plans is not None:
+        plans.append(
+            outline(&p.x, tasks, sums_bytes + num_threads * p.workspace_bytes)
+        )
+        return 0
+    scratch = <char *> take_scratch(sums_bytes + num_threads * p.workspace_bytes)
+    p.sums, p.workspaces = scratch, scratch + sums_bytes
+    work = 2.0 * p.G * p.R * p.C * p.n_points * p.x.y.N * p.x.y.H * p.x.y.W
+    # Rounds of blocks, between which an interrupt may end the call.
+    p.n_now = max(1, <Py_ssize_t> (p.n_blocks * min(1.0, SLICE_WORK / work)))
+    try:
+        for p.first in range(0, -(-p.n_blocks // p.n_parts), p.n_now):
+            run_tasks(tile_task, p, tasks, num_threads, work * p.n_now / p.n_blocks)
+        run_tasks(turn_task, p, p.G * p.R, num_threads, 20.0 * p.n_parts * p.part_size)
+    finally:
+        give_back(scratch)
+    return 0
+
+
+cdef inline Py_ssize_t pitch(const Gather *g) noexcept nogil:
+    """From tile to tile of transformed channels: whole vectors, an odd number."""
+    return (g.chunk_channels // g.kernels.lanes | 1) * g.kernels.lanes
+
+
+cdef inline Py_ssize_t points_stride(const Gather *g) noexcept nogil:
+    return g.rows * g.cols * pitch(g)
+
+
+cdef Py_ssize_t workspace_bytes(const WinogradWeight *p) noexcept nogil:
+    """Bytes of one thread: two blocks and their transformed tiles, in whole pages."""
+    cdef Py_ssize_t n = points_stride(&p.x) + points_stride(&p.grad_y)
+    # A tile reads MR rows, whether there are so many or not.
+    n = (p.n_points * n + p.x.kernels.mr) * p.x.kernels.itemsize
+    return (block_bytes(&p.x) + block_bytes(&p.grad_y) + n + 4095) // 4096 * 4096
+
+
+cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    """One part of the tiles, for one chunk of channels and one of rows."""
+    cdef WinogradWeight *p = <WinogradWeight *> ctx
+    cdef Py_ssize_t rest = i // p.grad_y.n_channel_chunks
+    cdef Chunk rows = get_chunk(&p.grad_y, i % p.grad_y.n_channel_chunks)
+    cdef Chunk channels = get_chunk(&p.x, rest % p.x.n_channel_chunks)
+    cdef Py_ssize_t group = rest // p.x.n_channel_chunks % p.G
+    cdef Py_ssize_t part = rest // p.x.n_channel_chunks // p.G, index
+    cdef Py_ssize_t begin = part * p.n_blocks // p.n_parts
+    cdef Py_ssize_t end = (part + 1) * p.n_blocks // p.n_parts
+    cdef char *memory = p.workspaces + worker * p.workspace_bytes
+    cdef char *v = memory + block_bytes(&p.x) + block_bytes(&p.grad_y)
+    cdef char *u = v + p.n_points * points_stride(&p.x) * p.x.kernels.itemsize
+    cdef Py_ssize_t n_tiles
+    for index in range(begin + p.first, min(begin + p.first + p.n_now, end)):
+        transform(p, &p.x, index, group, channels, memory, v, True)
+        n_tiles = transform(
+            p, &p.grad_y, index, group, rows, memory + block_bytes(&p.x), u, False
+        )
+        multiply(p, u, v, n_tiles, group, part, rows, channels, index > begin)
+
+
+cdef Py_ssize_t transform(
+    const WinogradWeight *p, const Gather *g, Py_ssize_t index, Py_ssize_t group,
+    Chunk chunk, char *memory, char *points, bint is_input,
+) noexcept nogil:
+    """Transform a chunk of channels of a block of tiles; return their number."""
+    cdef const char *first = g.x.data + group * g.x.C * g.x.sc * g.kernels.itemsize
+    cdef const char *source
+    cdef Block block
+    cdef cn_panel_t tiles
+    place_block(g, &block, memory)
+    open_block(g, &block, index)
+    source = load_channels(g, &block, first, chunk.c, chunk.n_channels)
+    cut_panel(g, &block, 0, block.n_rows * block.n_cols, &tiles)
+    g.kernels.winograd_pixels(
+        points, source, &tiles, g.taps.place, g.pixel_stride, chunk.n_channels,
+        pitch(g), points_stride(g), is_input, p.m,
+    )
+    return tiles.n_pixels
+
+
+cdef void multiply(
+    const WinogradWeight *p, const char *u, const char *v, Py_ssize_t n_tiles,
+    Py_ssize_t group, Py_ssize_t part, Chunk rows, Chunk channels, bint accumulate,
+) noexcept nogil:
+    """Add a block's products to the sums, point by point."""
+    cdef Py_ssize_t NR = p.x.kernels.nr, itemsize = p.x.kernels.itemsize, point, c
+    cdef Py_ssize_t first = part * p.part_size + group * p.group_size + channels.c
+    cdef cn_segment_t steps, run
+    cdef cn_panel_t columns
+    cdef cn_tile_t tile
+    first += rows.c * p.row_size
+    steps.len, steps.in_, run.out = n_tiles, 0, 0
+    columns.segment, columns.n_segments, columns.joined = &run, 1, True
+    tile.steps, tile.n_steps, tile.panel = &steps, 1, &columns
+    tile.a_stride, tile.a_panel_stride = pitch(&p.grad_y), p.x.kernels.mr
+    tile.b_stride, tile.row_stride, tile.col_stride = pitch(&p.x), p.row_size, 1
+    tile.bias, tile.addend, tile.clip, tile.accumulate = NULL, 0, False, accumulate
+    for point in range(p.n_points):
+        for c in range((channels.n_channels + NR - 1) // NR):
+            columns.n_pixels = run.len = min(NR, channels.n_channels - c * NR)
+            tile.a = u + point * points_stride(&p.grad_y) * itemsize
+            tile.b = v + (point * points_stride(&p.x) + c * NR) * itemsize
+            tile.y = p.sums + (first + point * p.point_size + c * NR) * itemsize
+            multiply_rows(p, &tile, rows.n_channels)
+
+
+cdef void multiply_rows(
+    const WinogradWeight *p, cn_tile_t *tile, Py_ssize_t n_rows
+) noexcept nogil:
+    """All rows by one panel of columns; a single vector takes three panels at once."""
+    cdef Py_ssize_t itemsize = p.x.kernels.itemsize, at_once = p.x.kernels.mr
+    if tile.panel.n_pixels <= p.x.kernels.lanes:
+        at_once *= 3
+    while n_rows > 0:
+        tile.n_rows = min(at_once, n_rows)
+        p.x.kernels.gemm_tile(tile)
+        tile.a = <const char *> tile.a + at_once * itemsize
+        tile.y = <char *> tile.y + at_once * p.row_size * itemsize
+        n_rows -= at_once
+
+
+cdef void turn_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    """Row i of grad_w: the sum of its parts, transformed back, taps last."""
+    cdef WinogradWeight *p = <WinogradWeight *> ctx
+    cdef Py_ssize_t itemsize = p.x.kernels.itemsize
+    p.x.kernels.winograd_turn(
+        p.grad_w + i * p.C * 9 * itemsize,
+        p.sums + (i // p.R * p.group_size + i % p.R * p.row_size) * itemsize,
+        p.C,
+        p.point_size,
+        p.n_parts,
+        p.part_size,
+        p.m,
+    )
