@@ -76,6 +76,19 @@ def test_any_size_agrees_with_the_reference(
     )
     scale = 3 * np.sqrt(9 * w.shape[0] // groups) + 1
     assert abs(grad_x - exact).max() < 2e-5 * scale
+    grad_w = convnet.conv2d_grad_weight(
+        np.ascontiguousarray(grad_y.transpose(order)),
+        given_x,
+        w.shape,
+        **options,
+        layout=layout,
+        algorithm=algorithm,
+    )
+    exact = reference.conv2d_grad_weight(
+        grad_y.astype(float), x.astype(float), w.shape, **options
+    )
+    scale = 3 * np.sqrt(grad_y[:, 0].size) + 1
+    assert abs(grad_w - exact).max() < 2e-5 * scale
 
 
 @pytest.mark.parametrize("algorithm", WINOGRAD)
@@ -99,6 +112,20 @@ def test_errors_stay_below_the_published_bounds(algorithm, channels, isa, rng):
     assert worst < BOUNDS[algorithm][1]
 
 
+@pytest.mark.parametrize("algorithm", BOUNDS)
+@pytest.mark.parametrize("pixels", [(1, 14, 18), (3, 86, 95)])
+def test_errors_of_weight_gradients_stay_below_them_too(algorithm, pixels, isa, rng):
+    N, H, W = pixels
+    x = rng.standard_normal((N, 24, H, W)).astype(np.float32)
+    grad_y = rng.standard_normal((N, 20, H, W)).astype(np.float32)
+    given = (20, 24, 3, 3), 1, 1
+    exact = convnet.conv2d_grad_weight(grad_y.astype(float), x.astype(float), *given)
+    grad_w = convnet.conv2d_grad_weight(grad_y, x, *given, algorithm=algorithm)
+    relative, worst = errors(grad_w, exact)
+    assert relative < BOUNDS[algorithm][0]
+    assert worst < BOUNDS[algorithm][1]
+
+
 @pytest.mark.parametrize("algorithm", WINOGRAD)
 def test_float64_is_as_exact_as_float64(algorithm, isa, rng):
     x, w = operands(rng, 2, 37, 11, 13, 17, dtype=np.float64)
@@ -109,10 +136,16 @@ def test_float64_is_as_exact_as_float64(algorithm, isa, rng):
 @pytest.mark.parametrize("algorithm", WINOGRAD)
 def test_same_bits_for_any_thread_count(algorithm, isa, rng):
     x, w = operands(rng, 3, 31, 29, 23, 41)
-    results = [
-        convnet.conv2d(x, w, algorithm=algorithm, num_threads=n) for n in (1, 2, 5)
-    ]
-    assert all(np.array_equal(results[0], result) for result in results)
+    y = convnet.conv2d(x, w)
+    for call in (
+        lambda **how: convnet.conv2d(x, w, **how),
+        lambda **how: convnet.conv2d_grad_input(y, w, x.shape, **how),
+        lambda **how: convnet.conv2d_grad_weight(y, x, w.shape, **how),
+    ):
+        expected = call(algorithm=algorithm, num_threads=1)
+        for n in 2, 5:
+            result = call(algorithm=algorithm, num_threads=n)
+            assert np.array_equal(result, expected)
 
 
 @pytest.mark.parametrize("algorithm", WINOGRAD)
@@ -159,9 +192,11 @@ def test_small_and_thin_calls_are_direct():
     assert choose(depthwise, WINDOW, float32, "auto", None) == "direct"
 
 
-def test_explain_lists_what_the_model_estimates():
-    plan = convnet.explain((1, 96, 56, 54), (64, 96, 3, 3), padding=1)
-    costs = estimates(PRODUCT, WINDOW)
+@pytest.mark.parametrize("kind", ["forward", "grad_weight"])
+def test_explain_lists_what_the_model_estimates(kind):
+    plan = convnet.explain((1, 96, 56, 54), (64, 96, 3, 3), padding=1, kind=kind)
+    costs = estimates(PRODUCT, WINDOW, gradient=kind == "grad_weight")
+    assert plan.algorithm == "winograd4"
     assert plan.algorithm == min(costs, key=costs.get)
     assert {c.algorithm: c.cycles for c in plan.candidates} == costs
     assert all(c.scratch_bytes > 0 for c in plan.candidates)
