@@ -45,6 +45,7 @@ cdef struct Product:
     # from `n_whole` on one of `n_parts` parts of them.
     # Many weights are packed and used slice by slice: n_panels from first_panel on.
     Py_ssize_t first_panel, n_panels, n_whole, n_parts, n_tasks
+    Py_ssize_t pack_channels        # channels that are packed together
     char *packed
     char *workspaces
     Py_ssize_t workspace_bytes
@@ -240,9 +241,14 @@ cdef int run_slices(
 
 
 cdef int pack_weights(Product *p, int num_threads) except -1:
+    cdef Py_ssize_t C = p.pixels.x.C, T = max(p.pixels.taps.n, 1)
     # Packing a weight takes about as long as 100 operations of the products.
     cdef double work = 100.0 * p.G * p.n_panels * panel_bytes(p) / 4
-    run_tasks(pack_task, p, p.G * p.n_panels, num_threads, work)
+    p.pack_channels = max(16, 256 // T)
+    run_tasks(
+        pack_task, p, p.G * ((C + p.pack_channels - 1) // p.pack_channels), num_threads,
+        work,
+    )
     return 0
 
 
@@ -296,22 +302,29 @@ cdef inline char *packed_rows(
 
 
 cdef void pack_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Pack panel i % n_panels, of those in work, of group i // n_panels."""
+    """Pack some channels of a group, all panels in work.
+
+    Panels of an input gradient lie side by side in each channel's weights: a line of
+    memory that one has read serves the next.
+    """
     cdef Product *p = <Product *> ctx
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t group = i // p.n_panels, panel = i % p.n_panels
-    cdef Py_ssize_t row = (p.first_panel + panel) * g.kernels.mr
-    cdef Py_ssize_t first = group * p.group_stride + row * p.row_stride
+    cdef Py_ssize_t per_group = (g.x.C + p.pack_channels - 1) // p.pack_channels
+    cdef Py_ssize_t group = i // per_group, c = i % per_group * p.pack_channels
+    cdef Py_ssize_t first = group * p.group_stride + c * p.channel_stride, panel, row
     cdef cn_depth_t depth
-    depth.n_channels, depth.channel_stride = g.x.C, p.channel_stride
+    depth.n_channels = min(p.pack_channels, g.x.C - c)
+    depth.channel_stride = p.channel_stride
     depth.n_taps, depth.tap, depth.ahead = g.taps.n, g.taps.w, 0
-    g.kernels.pack_rows(
-        packed_rows(p, group, panel, 0),
-        p.weight + first * g.kernels.itemsize,
-        min(g.kernels.mr, p.R - row),
-        p.row_stride,
-        &depth,
-    )
+    for panel in range(p.n_panels):
+        row = (p.first_panel + panel) * g.kernels.mr
+        g.kernels.pack_rows(
+            packed_rows(p, group, panel, c * g.taps.n),
+            p.weight + (first + row * p.row_stride) * g.kernels.itemsize,
+            min(g.kernels.mr, p.R - row),
+            p.row_stride,
+            &depth,
+        )
 
 
 cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:

@@ -152,7 +152,7 @@ cdef int run(Winograd *p, int num_threads, list plans, dict packings) except -1:
 
 cdef int transform_weights(Winograd *p, int num_threads) except -1:
     cdef double work = 10.0 * packed_bytes(p) / p.kernels.itemsize
-    run_tasks(weight_task, p, p.G * p.n_panels, num_threads, work)
+    run_tasks(weight_task, p, p.G * p.n_folds, num_threads, work)
     return 0
 
 
@@ -224,22 +224,30 @@ cdef inline char *packed_filters(
 
 
 cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Transform filter panel i % n_panels of group i // n_panels."""
+    """Transform fold i % n_folds of group i // n_folds, some channels at a time.
+
+    Its panels share lines of U, which are complete before they leave the cache.
+    """
     cdef Winograd *p = <Winograd *> ctx
-    cdef Py_ssize_t group = i // p.n_panels, panel = i % p.n_panels
-    cdef Py_ssize_t row = panel * p.kernels.mr
-    p.kernels.winograd_weight(
-        packed_filters(p, group, panel, 0),
-        p.weight + (group * p.group_stride + row * p.row_stride) * p.kernels.itemsize,
-        min(p.kernels.mr, p.R - row),
-        p.row_stride,
-        p.x.C,
-        p.channel_stride,
-        p.flip,
-        FOLD * p.kernels.mr,
-        filters_stride(p),
-        p.m,
-    )
+    cdef Py_ssize_t group = i // p.n_folds, first = i % p.n_folds * FOLD, panel, row, c
+    cdef Py_ssize_t itemsize = p.kernels.itemsize, step = 16, at
+    for c in range((p.x.C + step - 1) // step):
+        for panel in range(first, min(first + FOLD, p.n_panels)):
+            row = panel * p.kernels.mr
+            at = group * p.group_stride + row * p.row_stride
+            p.kernels.winograd_weight(
+                packed_filters(p, group, panel, 0)
+                + c * step * FOLD * p.kernels.mr * itemsize,
+                p.weight + (at + c * step * p.channel_stride) * itemsize,
+                min(p.kernels.mr, p.R - row),
+                p.row_stride,
+                min(step, p.x.C - c * step),
+                p.channel_stride,
+                p.flip,
+                FOLD * p.kernels.mr,
+                filters_stride(p),
+                p.m,
+            )
 
 
 cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
