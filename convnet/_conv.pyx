@@ -28,6 +28,9 @@ cnp.import_array()
 # Packed weights beyond this are made slice by slice: the panels of pixels, which are
 # packed again for each slice, cost little beside so many rows.
 cdef Py_ssize_t MAX_PACKED_BYTES = 16 * 1024 * 1024
+# With one block of pixels each weight is used up at once: slices then stay in the cache
+# between packing and use.
+cdef Py_ssize_t CACHED_BYTES = 4 * 1024 * 1024
 
 
 # y[n, r, i, j] (+)= bias[r] + the gather-product, for every group.
@@ -200,7 +203,7 @@ cdef int run_product(
         num_threads = 1             # run_tasks would not share it: cut nothing up
     p.first_panel, p.n_panels = 0, panels
     if packings is None:
-        p.n_panels = min(panels, max(1, MAX_PACKED_BYTES // panel_bytes(p) // p.G))
+        p.n_panels = min(panels, max(1, slice_bytes(g) // panel_bytes(p) // p.G))
         packed = packed_bytes(p)
     plan_tasks(p, num_threads)
     num_threads = <int> min(num_threads, p.n_tasks)
@@ -269,6 +272,10 @@ cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
             p.n_whole -= n_blocks % num_threads
         p.n_parts = min(num_threads, p.n_panels)
     p.n_tasks = p.n_whole + (n_blocks - p.n_whole) * p.n_parts
+
+
+cdef inline Py_ssize_t slice_bytes(const Gather *g) noexcept nogil:
+    return MAX_PACKED_BYTES if g.n_row_blocks * g.n_col_blocks > 1 else CACHED_BYTES
 
 
 cdef inline Py_ssize_t panel_bytes(const Product *p) noexcept nogil:
