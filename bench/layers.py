@@ -84,9 +84,10 @@ def convolutions(chosen: Sequence[str], op: str, N: int) -> Iterator[Case]:
     for row in LAYERS.strip().split("\n"):
         name, IC, size, _, OC, kernel, *rest = row.split()
         if name in chosen:
-            (IH, IW), (K, _) = _numbers(size), _numbers(kernel)
-            S, P, G = (int(field[1:]) for field in rest)
-            yield Conv(name, op, N, int(IC), IH, IW, int(OC), K, S, P, G)
+            fields = {"p": "0", **{field[0]: field[1:] for field in rest}}
+            S, D, G = (int(fields.get(key, 1)) for key in "sdg")
+            K, P = _pair(kernel), _pair(fields["p"])
+            yield Conv(name, op, N, int(IC), *_pair(size), int(OC), K, S, P, D, G)
 
 
 def poolings(chosen: Sequence[str], op: str) -> Iterator[Case]:
@@ -97,6 +98,12 @@ def poolings(chosen: Sequence[str], op: str) -> Iterator[Case]:
             N, C, H, W = _numbers(size)
             K, S, P = _numbers(window[1:].replace("s", "x").replace("p", "x"))
             yield Pool(name, op, N, C, H, W, K, S, P)
+
+
+def _pair(text: str) -> tuple[int, int]:
+    """Return (rows, columns) from "1x7", or from one number for both."""
+    rows, _, columns = text.partition("x")
+    return int(rows), int(columns or rows)
 
 
 def _numbers(text: str) -> list[int]:

@@ -125,9 +125,14 @@ def test_bench_refuses_what_it_does_not_know(tmp_path):
         assert "error:" in done.stderr
 
 
-# N, channels, H, W, ... kernel, stride, padding (and groups).
+# N, channels, H, W, ... kernel, stride, padding (and dilation, groups).
 POOL_SHAPES = [(2, 3, 11, 7, 3, 2, 1), (3, 2, 8, 13, 2, 3, 0)]
-CONV_SHAPES = [(2, 6, 11, 7, 4, 3, 2, 1, 2), (3, 5, 8, 13, 7, 2, 3, 0, 1)]
+CONV_SHAPES = [
+    (2, 6, 11, 7, 4, (3, 3), 2, (1, 1), 1, 2),
+    (3, 5, 8, 13, 7, (2, 2), 3, (0, 0), 1, 1),
+    (2, 4, 9, 17, 3, (1, 7), 1, (0, 3), 1, 1),
+    (2, 3, 23, 14, 6, (5, 2), 2, (3, 1), 3, 1),
+]
 
 
 BASELINES = [
@@ -154,13 +159,14 @@ def test_baseline_is_right(library, op):
 
 
 def test_case_counts_work_by_the_definition():
-    N, IC, OC, K, G, OH, OW = 2, 6, 4, 3, 2, 6, 4
-    case = Conv("", "gw", N, IC, 11, 7, OC, K, 2, 1, G)
-    assert case.y_shape == (N, OC, OH, OW)
-    assert case.work == 2 * N * OC * IC // G * K * K * OH * OW
-    assert case.terms == N * OH * OW
-    pool = Pool("", "maxg", N, IC, 11, 7, K, 2, 1)
-    assert pool.work == 4 * N * IC * (11 * 7 + 3 * OH * OW)
+    N, IC, OC, KH, KW, G = 2, 6, 4, 3, 2, 2
+    for op, terms in ("fwd", 3 * KH * KW), ("gx", 2 * KH * KW), ("gw", N * 5 * 3):
+        case = Conv("", op, N, IC, 11, 7, OC, (KH, KW), 2, (1, 0), 2, G)
+        assert case.y_shape == (N, OC, 5, 3)
+        assert case.work == 2 * N * OC * IC // G * KH * KW * 5 * 3
+        assert case.terms == terms
+    pool = Pool("", "maxg", N, IC, 11, 7, 3, 2, 1)
+    assert pool.work == 4 * N * IC * (11 * 7 + 3 * 6 * 4)
 
 
 def comparison(ours, name="a", **peers):

@@ -4,7 +4,7 @@
 from types import ModuleType
 
 import convnet
-from bench.cases import Array, Conv, Pool
+from bench.cases import Array, Conv, Pair, Pool
 from bench.libraries import Library, Run
 from convnet import reference
 
@@ -21,21 +21,21 @@ class Convnet(Library):
 
     def fwd(self, case: Conv, weight: Array, bias: Array) -> Run:
         """Add the bias to conv(x, weight)."""
-        layer = convnet.nn.Conv2d(case.IC, case.OC, case.K, case.S, case.P, 1, case.G)
+        layer = convnet.nn.Conv2d(case.IC, case.OC, case.K, *_window(case))
         layer.weight.value, layer.bias.value = weight, bias
         return layer.prepare()
 
     def gx(self, case: Conv, weight: Array) -> Run:
         """Gradient to the input."""
         grad = self.functions.conv2d_grad_input
-        shape = case.x_shape
-        return lambda grad_y: grad(grad_y, weight, shape, case.S, case.P, 1, case.G)
+        shape, window = case.x_shape, _window(case)
+        return lambda grad_y: grad(grad_y, weight, shape, *window)
 
     def gw(self, case: Conv) -> Run:
         """Gradient to the weights."""
         grad = self.functions.conv2d_grad_weight
-        shape = case.w_shape
-        return lambda grad_y, x: grad(grad_y, x, shape, case.S, case.P, 1, case.G)
+        shape, window = case.w_shape, _window(case)
+        return lambda grad_y, x: grad(grad_y, x, shape, *window)
 
     def max(self, case: Pool) -> Run:
         """Largest of each window."""
@@ -67,5 +67,10 @@ class Reference(Convnet):
 
     def fwd(self, case: Conv, weight: Array, bias: Array) -> Run:
         """Add the bias to conv(x, weight)."""
-        conv2d = reference.conv2d
-        return lambda x: conv2d(x, weight, bias, case.S, case.P, 1, case.G)
+        conv2d, window = self.functions.conv2d, _window(case)
+        return lambda x: conv2d(x, weight, bias, *window)
+
+
+def _window(case: Conv) -> tuple[int, Pair, int, int]:
+    """Return the stride, the padding, the dilation and the groups, in this order."""
+    return case.S, case.P, case.D, case.G
