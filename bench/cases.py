@@ -39,7 +39,8 @@ class Conv:
 
     The kernel `K` and the padding `P`, the same on opposite sides, are pairs (rows,
     columns): networks split large kernels into 1x7 and 7x1. Stride `S` and dilation `D`
-    are one number for both, as in every network timed here.
+    are one number for both, as in every network timed here. `section` tells the tables
+    of the same pass apart.
     """
 
     unit: ClassVar[str] = "GFLOP/s"
@@ -56,6 +57,7 @@ class Conv:
     P: Pair = (0, 0)
     D: int = 1
     G: int = 1
+    section: str = ""
 
     @property
     def x_shape(self) -> Shape:
@@ -174,8 +176,11 @@ Case: TypeAlias = Conv | Pool
 
 def title(case: Case, threads: int) -> str:
     """Return what the cases of one table have in common."""
-    batch = f"N={case.N}, " if isinstance(case, Conv) else ""
-    return f"{TITLES[case.op]}, {batch}threads={threads}, {case.unit}"
+    batch = section = ""
+    if isinstance(case, Conv):
+        batch = f"N={case.N}, "
+        section = f"{case.section}, " if case.section else ""
+    return f"{TITLES[case.op]}, {section}{batch}threads={threads}, {case.unit}"
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

@@ -125,6 +125,23 @@ def test_bench_refuses_what_it_does_not_know(tmp_path):
         assert "error:" in done.stderr
 
 
+def test_other_networks_are_dense_and_a_section_of_their_own(tmp_path):
+    assert len(set(layers.names())) == len(layers.names())
+    others = list(layers.convolutions(layers.names(), "other networks", "fwd", 2))
+    assert len({case.name.partition(".")[0] for case in others}) >= 6
+    assert all(case.G == 1 and min(case.y_shape) > 0 for case in others)
+    assert {(1, 7), (7, 1), (11, 11)} < {case.K for case in others}
+    chosen = ["--layers", "inception.17.1x7", "lenet2", "--passes", "fwd"]
+    listed = run_bench(["--list", "--batch", "1", *chosen], tmp_path).stdout
+    assert [line.split()[0] for line in listed.splitlines()] == chosen[2:0:-1]
+    assert "128 17x17 -> 128, 1x7 s1 p0x3 d1 g1" in listed
+    done = run_bench(["--batch", "1", "--peers", "numpy", *chosen], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("convolution, forward, N=1") == 1
+    assert done.stdout.count("convolution, forward, other networks, N=1") == 1
+    assert done.stdout.count("geometric mean") == 2
+
+
 # N, channels, H, W, ... kernel, stride, padding (and dilation, groups).
 POOL_SHAPES = [(2, 3, 11, 7, 3, 2, 1), (3, 2, 8, 13, 2, 3, 0)]
 CONV_SHAPES = [
