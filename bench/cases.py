@@ -78,6 +78,11 @@ class Conv:
         return self.OC, self.IC // self.G, *self.K
 
     @property
+    def window(self) -> tuple[int, Pair, int, int]:
+        """Stride, padding, dilation and groups, in the order of everybody's conv2d."""
+        return self.S, self.P, self.D, self.G
+
+    @property
     def work(self) -> int:
         """Useful FLOPs: a multiplication and an addition per tap, padding included."""
         return 2 * int(np.prod(self.w_shape)) * self.N * int(np.prod(self.y_shape[2:]))

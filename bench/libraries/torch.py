@@ -42,8 +42,7 @@ class Torch(Eager):
     def fwd(self, case: Conv, weight: Array, bias: Array) -> Run:
         """Add the bias to conv(x, weight)."""
         w, b = self.load(weight), self.load(bias)
-        window = case.S, case.P, case.D, case.G
-        return lambda x: functional.conv2d(x, w, b, *window)
+        return lambda x: functional.conv2d(x, w, b, *case.window)
 
     def gx(self, case: Conv, weight: Array) -> Run:
         """Gradient to the input."""
