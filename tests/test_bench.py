@@ -5,19 +5,21 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tolerance import tolerance
 
-from bench import layers
+from bench import layers, selection
 from bench.cases import TITLES, Conv, Pool
 from bench.libraries import load_class
 from bench.libraries.convnet import Reference
 from bench.plot import write_plot
 from bench.results import Comparison, Record, Result, summary
 from bench.timing import Runner, order
+from convnet import explain
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["--rounds", "2", "--seconds-per-case", "0.02", "--threads", "1"]
@@ -119,6 +121,8 @@ def test_bench_refuses_what_it_does_not_know(tmp_path):
         ["--passes", "fwd,sideways"],
         ["--peers", "nonsense"],
         ["--batch", "1,2,3", "--threads", "1,2"],
+        ["--random", "-1"],
+        ["--random", "2", "--list"],
     ):
         done = run_bench(options, tmp_path)
         assert done.returncode == 2
@@ -140,6 +144,38 @@ def test_other_networks_are_dense_and_a_section_of_their_own(tmp_path):
     assert done.stdout.count("convolution, forward, N=1") == 1
     assert done.stdout.count("convolution, forward, other networks, N=1") == 1
     assert done.stdout.count("geometric mean") == 2
+
+
+def test_random_shapes_are_the_same_for_the_same_seed():
+    shapes = selection.draw(40, seed=1)
+    assert shapes == selection.draw(40, seed=1)
+    assert shapes[:30] != selection.draw(30, seed=2)
+    assert sum(case.K == (3, 3) for case in shapes) > 20
+    assert {case.S for case in shapes} == {1, 2}
+    for case in shapes:
+        assert case.G == 1
+        assert min(case.y_shape) > 0
+
+
+def test_random_section_times_every_candidate(tmp_path):
+    file = tmp_path / "result.json"
+    options = ["--passes", "fwd,gx", "--seed", "3", "--json", str(file)]
+    done = run_bench(["--random", "2", *options], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("within 10 % of the best") == 2
+    shapes = [replace(s, op=op) for op in ("fwd", "gx") for s in selection.draw(2, 3)]
+    documents = json.loads(file.read_text())["cases"]
+    for case, document in zip(shapes, documents, strict=True):
+        kind = selection.KINDS[case.op]
+        plan = explain(case.x_shape, case.w_shape, *case.window, kind=kind)
+        ours, *candidates = document["results"]
+        assert (ours["library"], ours["note"]) == ("auto", plan.algorithm)
+        names = {candidate["library"] for candidate in candidates}
+        assert names == {candidate.algorithm for candidate in plan.candidates}
+        assert all(len(result["seconds"]) == 2 for result in document["results"])
+        assert document["ratio"]["median"] > 0
+    # Nothing would be tested if there were never a choice.
+    assert max(len(document["results"]) for document in documents) > 2
 
 
 # N, channels, H, W, ... kernel, stride, padding (and dilation, groups).
