@@ -4,6 +4,7 @@
     __main__    the command line
     run         the cases in order, each measured, printed and kept
     layers      the tables: which layers and poolings are timed
+    selection   random shapes: does convnet choose the fastest of its algorithms?
     cases       what a case is: shapes, operands, amount of work
     timing      one case: every library judged against float64, then timed in turns
     process     a library's process, as the bench sees it

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import layers, machine, report
+from bench import layers, machine, report, selection
 from bench.libraries import LIBRARIES, installed
 from bench.results import Record
 from bench.run import Plan, run
@@ -48,11 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     record, interrupted = Record(), False
     try:
-        run(plan, settings, record)
+        if options.random:
+            selection.run(options.random, plan, settings, record)
+        else:
+            run(plan, settings, record)
     except KeyboardInterrupt:
         interrupted = True  # what has been measured is worth keeping
         print("\ninterrupted", file=sys.stderr)
-    print(report.LEGEND)
+    if not options.random:
+        print(report.LEGEND)
     if options.json:
         report.write_json(options.json, about, settings, record)
     if options.plot and record.comparisons:
@@ -87,7 +91,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, help=what)
     what = "leave out what has not begun by then (default: none; quick: 45)"
     add("--time-limit", type=float, metavar="SECONDS", help=what)
-    add("--seed", type=int, default=0, help="of the operands (default: 0)")
+    what = "instead of the tables, so many random shapes: is the best algorithm chosen?"
+    add("--random", type=int, default=0, metavar="N", help=what)
+    what = "of the operands and of --random (default: 0)"
+    add("--seed", type=int, default=0, help=what)
     add("--json", type=Path, metavar="FILE", help="write everything measured")
     add("--plot", type=Path, metavar="FILE", help="draw a bar chart (.png, .svg, .pdf)")
     return parser
@@ -95,6 +102,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _plan(options: argparse.Namespace) -> Plan:
     """Return what to measure; raise ValueError if the options make no sense."""
+    if options.random and (options.list or options.plot):
+        raise ValueError("--list and --plot are for the tables, not for --random")
+    if options.random < 0:
+        raise ValueError("--random must be positive")
     unknown = set(options.passes) - set(layers.PASSES)
     if unknown:
         raise ValueError(f"no such passes: {', '.join(sorted(unknown))}")

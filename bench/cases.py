@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
+Pair: TypeAlias = tuple[int, int]
 Shape: TypeAlias = tuple[int, int, int, int]
 
 TITLES = {
@@ -34,7 +35,13 @@ class Operands(NamedTuple):
 
 @dataclass(frozen=True)
 class Conv:
-    """One pass (`op` is fwd, gx or gw) of a convolution with a K x K kernel."""
+    """One pass (`op` is fwd, gx or gw) of a convolution.
+
+    The kernel `K` and the padding `P`, the same on opposite sides, are pairs (rows,
+    columns): networks split large kernels into 1x7 and 7x1. Stride `S` and dilation `D`
+    are one number for both, as in every network timed here. `section` tells the tables
+    of the same pass apart.
+    """
 
     unit: ClassVar[str] = "GFLOP/s"
 
@@ -45,10 +52,12 @@ class Conv:
     IH: int
     IW: int
     OC: int
-    K: int
-    S: int
-    P: int
-    G: int
+    K: Pair
+    S: int = 1
+    P: Pair = (0, 0)
+    D: int = 1
+    G: int = 1
+    section: str = ""
 
     @property
     def x_shape(self) -> Shape:
@@ -58,14 +67,20 @@ class Conv:
     @property
     def y_shape(self) -> Shape:
         """The output's shape."""
-        image = self.x_shape[2:]
-        OH, OW = ((size + 2 * self.P - self.K) // self.S + 1 for size in image)
+        image, S, D = self.x_shape[2:], self.S, self.D
+        axes = zip(image, self.K, self.P, strict=True)
+        OH, OW = ((size + 2 * P - (K - 1) * D - 1) // S + 1 for size, K, P in axes)
         return self.N, self.OC, OH, OW
 
     @property
     def w_shape(self) -> Shape:
         """The weight's shape."""
-        return self.OC, self.IC // self.G, self.K, self.K
+        return self.OC, self.IC // self.G, *self.K
+
+    @property
+    def window(self) -> tuple[int, Pair, int, int]:
+        """Stride, padding, dilation and groups, in the order of everybody's conv2d."""
+        return self.S, self.P, self.D, self.G
 
     @property
     def work(self) -> int:
@@ -78,7 +93,7 @@ class Conv:
         if self.op == "gw":
             return self.N * int(np.prod(self.y_shape[2:]))
         channels = self.IC if self.op == "fwd" else self.OC
-        return channels // self.G * self.K**2
+        return channels // self.G * int(np.prod(self.K))
 
     def operands(self, rng: np.random.Generator) -> Operands:
         """Return the inputs of this pass."""
@@ -92,9 +107,10 @@ class Conv:
 
     def __str__(self) -> str:
         """Return the shape in words."""
+        (KH, KW), (PH, PW) = self.K, self.P
         return (
-            f"{self.IC} {self.IH}x{self.IW} -> {self.OC}, {self.K}x{self.K} "
-            f"s{self.S} p{self.P} g{self.G}"
+            f"{self.IC} {self.IH}x{self.IW} -> {self.OC}, {KH}x{KW} "
+            f"s{self.S} p{PH}x{PW} d{self.D} g{self.G}"
         )
 
 
@@ -165,8 +181,11 @@ Case: TypeAlias = Conv | Pool
 
 def title(case: Case, threads: int) -> str:
     """Return what the cases of one table have in common."""
-    batch = f"N={case.N}, " if isinstance(case, Conv) else ""
-    return f"{TITLES[case.op]}, {batch}threads={threads}, {case.unit}"
+    batch = section = ""
+    if isinstance(case, Conv):
+        batch = f"N={case.N}, "
+        section = f"{case.section}, " if case.section else ""
+    return f"{TITLES[case.op]}, {section}{batch}threads={threads}, {case.unit}"
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

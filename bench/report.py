@@ -76,7 +76,7 @@ class Table:
         ratio, fastest = comparison.ratio, comparison.fastest
         if ratio and fastest:
             spread = _spread(ratio, ours, fastest)
-            cells.append(f"{_number(ratio.median):>5}x {spread}")
+            cells.append(f"{number(ratio.median):>5}x {spread}")
         return " ".join(cells).rstrip()
 
     def footer(self, comparisons: Sequence[Comparison]) -> list[str]:
@@ -98,6 +98,12 @@ def notes(comparisons: Sequence[Comparison]) -> list[str]:
         for result in c.results
         if result.status in ("wrong", "threads", "failed")
     ]
+
+
+def number(value: float) -> str:
+    """Return about three digits, never in exponential form."""
+    decimals = max(0, 2 - math.floor(math.log10(value))) if value >= 0.01 else 3
+    return f"{value:.{min(decimals, 2)}f}"
 
 
 def write_json(
@@ -154,7 +160,7 @@ def _cell(comparison: Comparison, result: Result) -> str:
         return CELLS[result.status]
     mark = "*" if result is comparison.fastest else ""
     seldom = "~" if len(result.seconds) < SELDOM else ""
-    return _number(comparison.rate(result).median) + seldom + mark
+    return number(comparison.rate(result).median) + seldom + mark
 
 
 def _width(name: str) -> int:
@@ -165,13 +171,7 @@ def _spread(sample: Quartiles, *results: Result) -> str:
     """Return where the middle half lies, or nothing after too few turns."""
     if any(len(result.seconds) < SELDOM for result in results):
         return ""
-    return f"[{_number(sample.low)} {_number(sample.high)}]"
-
-
-def _number(value: float) -> str:
-    """Return about three digits, never in exponential form."""
-    decimals = max(0, 2 - math.floor(math.log10(value))) if value >= 0.01 else 3
-    return f"{value:.{min(decimals, 2)}f}"
+    return f"[{number(sample.low)} {number(sample.high)}]"
 
 
 def _finite(value: Any) -> Any:

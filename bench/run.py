@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from bench import layers, machine
@@ -33,9 +34,9 @@ class Plan:
     def groups(self, threads: int) -> Iterator[list[Case]]:
         """Yield the cases for so many threads, one table after the other."""
         for N in (N for N, its_threads in self.setups if its_threads == threads):
-            for op in layers.CONV_PASSES:
+            for section, op in product(layers.SECTIONS, layers.CONV_PASSES):
                 if op in self.passes:
-                    yield list(layers.convolutions(self.layers, op, N))
+                    yield list(layers.convolutions(self.layers, section, op, N))
         for op in layers.POOL_PASSES:
             if op in self.passes:
                 yield list(layers.poolings(self.layers, op))

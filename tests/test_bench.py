@@ -5,19 +5,21 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tolerance import tolerance
 
-from bench import layers
+from bench import layers, selection
 from bench.cases import TITLES, Conv, Pool
 from bench.libraries import load_class
 from bench.libraries.convnet import Reference
 from bench.plot import write_plot
 from bench.results import Comparison, Record, Result, summary
 from bench.timing import Runner, order
+from convnet import explain
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["--rounds", "2", "--seconds-per-case", "0.02", "--threads", "1"]
@@ -119,15 +121,71 @@ def test_bench_refuses_what_it_does_not_know(tmp_path):
         ["--passes", "fwd,sideways"],
         ["--peers", "nonsense"],
         ["--batch", "1,2,3", "--threads", "1,2"],
+        ["--random", "-1"],
+        ["--random", "2", "--list"],
     ):
         done = run_bench(options, tmp_path)
         assert done.returncode == 2
         assert "error:" in done.stderr
 
 
-# N, channels, H, W, ... kernel, stride, padding (and groups).
+def test_other_networks_are_dense_and_a_section_of_their_own(tmp_path):
+    assert len(set(layers.names())) == len(layers.names())
+    others = list(layers.convolutions(layers.names(), "other networks", "fwd", 2))
+    assert len({case.name.partition(".")[0] for case in others}) >= 6
+    assert all(case.G == 1 and min(case.y_shape) > 0 for case in others)
+    assert {(1, 7), (7, 1), (11, 11)} < {case.K for case in others}
+    chosen = ["--layers", "inception.17.1x7", "lenet2", "--passes", "fwd"]
+    listed = run_bench(["--list", "--batch", "1", *chosen], tmp_path).stdout
+    assert [line.split()[0] for line in listed.splitlines()] == chosen[2:0:-1]
+    assert "128 17x17 -> 128, 1x7 s1 p0x3 d1 g1" in listed
+    done = run_bench(["--batch", "1", "--peers", "numpy", *chosen], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("convolution, forward, N=1") == 1
+    assert done.stdout.count("convolution, forward, other networks, N=1") == 1
+    assert done.stdout.count("geometric mean") == 2
+
+
+def test_random_shapes_are_the_same_for_the_same_seed():
+    shapes = selection.draw(40, seed=1)
+    assert shapes == selection.draw(40, seed=1)
+    assert shapes[:30] != selection.draw(30, seed=2)
+    assert sum(case.K == (3, 3) for case in shapes) > 20
+    assert {case.S for case in shapes} == {1, 2}
+    for case in shapes:
+        assert case.G == 1
+        assert min(case.y_shape) > 0
+
+
+def test_random_section_times_every_candidate(tmp_path):
+    file = tmp_path / "result.json"
+    options = ["--passes", "fwd,gx", "--seed", "3", "--json", str(file)]
+    done = run_bench(["--random", "2", *options], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("within 10 % of the best") == 2
+    shapes = [replace(s, op=op) for op in ("fwd", "gx") for s in selection.draw(2, 3)]
+    documents = json.loads(file.read_text())["cases"]
+    for case, document in zip(shapes, documents, strict=True):
+        kind = selection.KINDS[case.op]
+        plan = explain(case.x_shape, case.w_shape, *case.window, kind=kind)
+        ours, *candidates = document["results"]
+        assert (ours["library"], ours["note"]) == ("auto", plan.algorithm)
+        names = {candidate["library"] for candidate in candidates}
+        assert names == {candidate.algorithm for candidate in plan.candidates}
+        assert all(len(result["seconds"]) == 2 for result in document["results"])
+        assert document["ratio"]["median"] > 0
+    # Nothing would be tested if there were never a choice.
+    assert max(len(document["results"]) for document in documents) > 2
+
+
+# N, channels, H, W, ... kernel, stride, padding (and dilation, groups).
 POOL_SHAPES = [(2, 3, 11, 7, 3, 2, 1), (3, 2, 8, 13, 2, 3, 0)]
-CONV_SHAPES = [(2, 6, 11, 7, 4, 3, 2, 1, 2), (3, 5, 8, 13, 7, 2, 3, 0, 1)]
+CONV_SHAPES = [
+    (2, 6, 11, 7, 4, (3, 3), 2, (1, 1), 1, 2),
+    (3, 5, 8, 13, 7, (2, 2), 3, (0, 0), 1, 1),
+    (2, 4, 9, 17, 3, (1, 7), 1, (0, 3), 1, 1),
+    (2, 3, 23, 14, 6, (5, 2), 2, (3, 1), 3, 1),
+]
 
 
 BASELINES = [
@@ -154,13 +212,14 @@ def test_baseline_is_right(library, op):
 
 
 def test_case_counts_work_by_the_definition():
-    N, IC, OC, K, G, OH, OW = 2, 6, 4, 3, 2, 6, 4
-    case = Conv("", "gw", N, IC, 11, 7, OC, K, 2, 1, G)
-    assert case.y_shape == (N, OC, OH, OW)
-    assert case.work == 2 * N * OC * IC // G * K * K * OH * OW
-    assert case.terms == N * OH * OW
-    pool = Pool("", "maxg", N, IC, 11, 7, K, 2, 1)
-    assert pool.work == 4 * N * IC * (11 * 7 + 3 * OH * OW)
+    N, IC, OC, KH, KW, G = 2, 6, 4, 3, 2, 2
+    for op, terms in ("fwd", 3 * KH * KW), ("gx", 2 * KH * KW), ("gw", N * 5 * 3):
+        case = Conv("", op, N, IC, 11, 7, OC, (KH, KW), 2, (1, 0), 2, G)
+        assert case.y_shape == (N, OC, 5, 3)
+        assert case.work == 2 * N * OC * IC // G * KH * KW * 5 * 3
+        assert case.terms == terms
+    pool = Pool("", "maxg", N, IC, 11, 7, 3, 2, 1)
+    assert pool.work == 4 * N * IC * (11 * 7 + 3 * 6 * 4)
 
 
 def comparison(ours, name="a", **peers):

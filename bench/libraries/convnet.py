@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """convnet as a user calls it, in NCHW; and its plain reference, which is the judge."""
 
-from types import ModuleType
+from typing import Any
 
 import convnet
 from bench.cases import Array, Conv, Pool
@@ -9,10 +9,10 @@ from bench.libraries import Library, Run
 from convnet import reference
 
 
-class Convnet(Library):
-    """The public functions; forward as a prepared layer, as the peers' models are."""
+class Functions(Library):
+    """The public functions, of convnet or of a module with the same ones."""
 
-    functions: ModuleType = convnet
+    functions: Any = convnet
 
     def __init__(self, threads: int) -> None:
         convnet.set_num_threads(threads)
@@ -21,21 +21,18 @@ class Convnet(Library):
 
     def fwd(self, case: Conv, weight: Array, bias: Array) -> Run:
         """Add the bias to conv(x, weight)."""
-        layer = convnet.nn.Conv2d(case.IC, case.OC, case.K, case.S, case.P, 1, case.G)
-        layer.weight.value, layer.bias.value = weight, bias
-        return layer.prepare()
+        conv2d = self.functions.conv2d
+        return lambda x: conv2d(x, weight, bias, *case.window)
 
     def gx(self, case: Conv, weight: Array) -> Run:
         """Gradient to the input."""
-        grad = self.functions.conv2d_grad_input
-        shape = case.x_shape
-        return lambda grad_y: grad(grad_y, weight, shape, case.S, case.P, 1, case.G)
+        grad, shape = self.functions.conv2d_grad_input, case.x_shape
+        return lambda grad_y: grad(grad_y, weight, shape, *case.window)
 
     def gw(self, case: Conv) -> Run:
         """Gradient to the weights."""
-        grad = self.functions.conv2d_grad_weight
-        shape = case.w_shape
-        return lambda grad_y, x: grad(grad_y, x, shape, case.S, case.P, 1, case.G)
+        grad, shape = self.functions.conv2d_grad_weight, case.w_shape
+        return lambda grad_y, x: grad(grad_y, x, shape, *case.window)
 
     def max(self, case: Pool) -> Run:
         """Largest of each window."""
@@ -60,12 +57,17 @@ class Convnet(Library):
         return lambda grad_y: grad(grad_y, shape, case.K, case.S, case.P)
 
 
-class Reference(Convnet):
-    """The same functions in plain NumPy."""
-
-    functions = reference
+class Convnet(Functions):
+    """convnet's functions; forward as a prepared layer, as the peers' models are."""
 
     def fwd(self, case: Conv, weight: Array, bias: Array) -> Run:
         """Add the bias to conv(x, weight)."""
-        conv2d = reference.conv2d
-        return lambda x: conv2d(x, weight, bias, case.S, case.P, 1, case.G)
+        layer = convnet.nn.Conv2d(case.IC, case.OC, case.K, *case.window)
+        layer.weight.value, layer.bias.value = weight, bias
+        return layer.prepare()
+
+
+class Reference(Functions):
+    """The same functions in plain NumPy."""
+
+    functions = reference

@@ -40,7 +40,9 @@ class Ncnn(Library):
     def fwd(self, case: Conv, weight: Array, bias: Array) -> Run:
         """Add the bias to conv(x, weight)."""
         kind = "Convolution" if case.G == 1 else "ConvolutionDepthWise"
-        settings = {0: case.OC, 1: case.K, 3: case.S, 4: case.P, 5: 1, 6: weight.size}
+        (KH, KW), (PH, PW) = case.K, case.P
+        settings = {0: case.OC, 1: KW, 11: KH, 2: case.D, 3: case.S, 4: PW, 14: PH}
+        settings |= {5: 1, 6: weight.size}
         if case.G > 1:
             settings[7] = case.G
         return self._run(kind, settings, FLOAT32 + weight.tobytes() + bias.tobytes())

@@ -15,16 +15,18 @@ OPERATORS = {"fwd": "Conv", "max": "MaxPool", "avg": "AveragePool"}
 def onnx_model(case: Case, fixed: tuple[Array, ...] = ()) -> bytes:
     """Return the serialised model y = operation(x), its weights inside."""
     constants = [numpy_helper.from_array(a, f"c{i}") for i, a in enumerate(fixed)]
-    attributes: dict[str, Any] = {"kernel_shape": [case.K] * 2, "strides": [case.S] * 2}
+    attributes: dict[str, Any] = {"strides": [case.S] * 2}
     if isinstance(case, Conv):
-        attributes["group"] = case.G
+        attributes |= {"kernel_shape": case.K, "pads": case.P * 2}
+        attributes |= {"dilations": [case.D] * 2, "group": case.G}
+    else:
+        attributes |= {"kernel_shape": [case.K] * 2, "pads": [case.P] * 4}
     if case.op == "avg":
         attributes["count_include_pad"] = 1
     node = helper.make_node(
         OPERATORS[case.op],
         ["x", *(constant.name for constant in constants)],
         ["y"],
-        pads=[case.P] * 4,
         **attributes,
     )
     ends = [

@@ -20,11 +20,12 @@ class Loop(Library):
     def estimate(self, case: Case) -> float:
         """Return the seconds at 1 GFLOP/s, and 10 microseconds for each small call."""
         _, _, OH, OW = case.y_shape
-        calls = case.work / (2 * case.K**2 * OH * OW)
+        calls = case.work / (2 * int(np.prod(case.K)) * OH * OW)
         return case.work / 1e9 + 1e-5 * calls
 
     def fwd(self, case: Conv, weight: Array, bias: Array) -> Run:
         """y[oc] = bias[oc] + sum of x[ic] * w[oc, ic]."""
+        weight = dilate(weight, case.D)
 
         def run(x: Array) -> Array:
             x = pad(x, case.P)
@@ -38,7 +39,8 @@ class Loop(Library):
 
     def gx(self, case: Conv, weight: Array) -> Run:
         """grad_x[ic] = sum of the full convolution of grad_y[oc] with w[oc, ic]."""
-        _, _, IH, IW = case.x_shape
+        (_, _, IH, IW), (PH, PW) = case.x_shape, case.P
+        weight = dilate(weight, case.D)
 
         def run(grad_y: Array) -> Array:
             grad_y = dilate(grad_y, case.S)
@@ -46,19 +48,20 @@ class Loop(Library):
             for n, oc, ic, k in _pairs(case):
                 full = convolve2d(grad_y[n, oc], weight[oc, k], "full")
                 grad_x[n, ic, : full.shape[0], : full.shape[1]] += full
-            return grad_x[:, :, case.P : case.P + IH, case.P : case.P + IW]
+            return grad_x[:, :, PH : PH + IH, PW : PW + IW]
 
         return run
 
     def gw(self, case: Conv) -> Run:
         """grad_w[oc, ic] = sum of x[ic] * grad_y[oc]."""
+        taps = tuple(slice(0, size * case.D, case.D) for size in case.K)
 
         def run(grad_y: Array, x: Array) -> Array:
             grad_y, x = dilate(grad_y, case.S), pad(x, case.P)
             grad_w = np.zeros(case.w_shape, x.dtype)
             for n, oc, ic, k in _pairs(case):
                 full = correlate2d(x[n, ic], grad_y[n, oc], "valid")
-                grad_w[oc, k] += full[: case.K, : case.K]
+                grad_w[oc, k] += full[taps]
             return grad_w
 
         return run

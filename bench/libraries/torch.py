@@ -42,8 +42,7 @@ class Torch(Eager):
     def fwd(self, case: Conv, weight: Array, bias: Array) -> Run:
         """Add the bias to conv(x, weight)."""
         w, b = self.load(weight), self.load(bias)
-        S, P, G = case.S, case.P, case.G
-        return lambda x: functional.conv2d(x, w, b, S, P, 1, G)
+        return lambda x: functional.conv2d(x, w, b, *case.window)
 
     def gx(self, case: Conv, weight: Array) -> Run:
         """Gradient to the input."""
@@ -103,15 +102,15 @@ class Packed(Eager):
 
     def fwd(self, case: Conv, weight: Array, bias: Array) -> Run:
         """Add the bias to conv(x, weight)."""
-        S, P, G = case.S, case.P, case.G
+        S, P, D, G = (case.S, case.S), case.P, (case.D, case.D), case.G
         w = torch._C._nn.mkldnn_reorder_conv2d_weight(
-            self.load(weight), (P, P), (S, S), (1, 1), G, case.x_shape
+            self.load(weight), P, S, D, G, case.x_shape
         )
         b = self.load(bias)
-        return lambda x: functional.conv2d(x, w, b, S, P, 1, G)
+        return lambda x: functional.conv2d(x, w, b, S, P, D, G)
 
 
 def _backward(case: Conv, wanted: list[bool]) -> tuple[Any, ...]:
     """Return the last arguments of `convolution_backward`."""
-    S, P = [case.S] * 2, [case.P] * 2
-    return None, S, P, [1, 1], False, [0, 0], case.G, wanted
+    S, D = [case.S] * 2, [case.D] * 2
+    return None, S, list(case.P), D, False, [0, 0], case.G, wanted
