@@ -21,6 +21,7 @@ DRIVERS = [
     "_conv_bias",
     "_conv_weight",
     "_pool",
+    "_product",
     "_winograd",
     "_winograd_weight",
 ]
