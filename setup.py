@@ -15,16 +15,7 @@ C_SOURCES = sorted(str(path) for path in Path("csrc").rglob("*.c"))
 C_HEADERS = sorted(
     str(path) for pattern in ("*.h", "*.inc") for path in Path("csrc").rglob(pattern)
 )
-DRIVERS = [
-    "_blocks",
-    "_conv",
-    "_conv_bias",
-    "_conv_weight",
-    "_pool",
-    "_product",
-    "_winograd",
-    "_winograd_weight",
-]
+DRIVERS = sorted({path.stem for path in Path("convnet").glob("*.pyx")} - {"_kernels"})
 
 # CONVNET_SANITIZE=1 builds for the address and undefined-behaviour sanitizers;
 # CONVNET_WERROR=1 turns C warnings into errors (the project's own CI does).

@@ -10,29 +10,8 @@
 # A Gather is the pixel side of it: which pixels of x the output pixels (n, i, j) read,
 # how the output is cut into blocks, and how a block's slab of x is laid out.
 
-cimport numpy as cnp
-
 from convnet._kernels cimport cn_kernels_t, cn_panel_t, cn_row_t, cn_segment_t
-
-# An (N, C, H, W) array: strides in elements, of either sign.
-cdef struct Image:
-    char *data
-    Py_ssize_t N, C, H, W
-    Py_ssize_t sn, sc, sh, sw
-
-# The taps of a convolution, row by row: tap t reads displacement (dh, dw) and weight
-# offset w, and lies at `place` in the slab (or in x). `phase` lists the column phases
-# that taps read. Arrays of as many elements as there are taps.
-cdef struct Taps:
-    Py_ssize_t n
-    Py_ssize_t *dh
-    Py_ssize_t *dw
-    Py_ssize_t *w
-    Py_ssize_t *place
-    Py_ssize_t *phase
-
-cdef enum:
-    TAP_ARRAYS = 5
+from convnet._operands cimport Image, Taps
 
 cdef struct Gather:
     const cn_kernels_t *kernels
@@ -66,22 +45,6 @@ cdef struct Block:
 # begins at step k of the whole reduction.
 cdef struct Chunk:
     Py_ssize_t c, n_channels, t, n_taps, k, depth
-
-cdef Image describe_array(cnp.ndarray array) noexcept
-
-# The rows of such an array, which must not be empty, and the memory that it lies in.
-cdef cn_row_t describe_rows(cnp.ndarray array) noexcept
-
-# How many elements `residual` lies from y, for tiles to add; one with other strides is
-# copied to y first, and lies there.
-cdef Py_ssize_t find_addend(cnp.ndarray y, cnp.ndarray residual) except? -1
-
-# Make room for n taps in n * TAP_ARRAYS numbers that the caller owns; then add them.
-cdef Py_ssize_t *take_tap_memory(Py_ssize_t n) except NULL
-cdef void place_tap_arrays(Taps *taps, Py_ssize_t *memory, Py_ssize_t n) noexcept nogil
-cdef void add_tap(
-    Taps *taps, Py_ssize_t dh, Py_ssize_t dw, Py_ssize_t w
-) noexcept nogil
 
 # Decide blocks of at most so many panels of pixels, chunks and slab, from the shapes
 # alone (never from the threads); or take the blocks of a gather at the same pixels.

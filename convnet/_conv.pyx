@@ -10,11 +10,11 @@ cimport numpy as cnp
 
 import numpy as np
 
-from convnet._blocks cimport (
+from convnet._kernels cimport active_kernels, give_back
+from convnet._operands cimport (
     Image, add_tap, describe_array, describe_rows, find_addend, place_tap_arrays,
     take_tap_memory,
 )
-from convnet._kernels cimport active_kernels, give_back
 from convnet._product cimport Product, run_product
 
 cnp.import_array()

@@ -5,10 +5,10 @@ cimport numpy as cnp
 
 from libc.string cimport memset
 
-from convnet._blocks cimport Image, describe_array
 from convnet._kernels cimport (
     active_kernels, cn_kernels_t, cn_plane_t, give_back, run_tasks, take_scratch,
 )
+from convnet._operands cimport Image, describe_array
 
 cnp.import_array()
 

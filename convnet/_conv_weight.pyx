@@ -17,14 +17,15 @@ order. So the bits never depend on the number of threads.
 cimport numpy as cnp
 
 from convnet._blocks cimport (
-    MAX_PANELS, Block, Chunk, Gather, Image, add_tap, block_bytes, cut_panel,
-    describe_array,
-    describe_rows, get_chunk, load_channels, open_block, outline, place_block,
-    place_tap_arrays, plan_gather, require_slab, take_tap_memory,
+    MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk, load_channels,
+    open_block, outline, place_block, plan_gather, require_slab,
 )
 from convnet._kernels cimport (
     SLICE_WORK, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t,
     cn_segment_t, cn_tile_t, give_back, run_tasks, take_scratch,
+)
+from convnet._operands cimport (
+    Image, add_tap, describe_array, describe_rows, place_tap_arrays, take_tap_memory,
 )
 
 cnp.import_array()

@@ -10,8 +10,8 @@ cimport numpy as cnp
 
 from libc.stdint cimport int64_t
 
-from convnet._blocks cimport Image, describe_array
 from convnet._kernels cimport active_kernels, cn_kernels_t, cn_pool_t, run_tasks
+from convnet._operands cimport Image, describe_array
 
 cnp.import_array()
 

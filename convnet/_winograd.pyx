@@ -10,12 +10,12 @@ cimport numpy as cnp
 
 import numpy as np
 
-from convnet._blocks cimport Image, describe_array, describe_rows, find_addend
 from convnet._kernels cimport (
     CN_NO_ROW, Packing, active_kernels, cn_kernels_t, cn_panel_t, cn_row_t,
     cn_segment_t, cn_strip_t, cn_tile_t, cn_tiles_t, find_packing, give_back,
     keep_packing, run_tasks, take_scratch,
 )
+from convnet._operands cimport Image, describe_array, describe_rows, find_addend
 
 cnp.import_array()
 

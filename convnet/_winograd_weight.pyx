@@ -14,13 +14,15 @@ a part of them, as in _conv_weight.
 cimport numpy as cnp
 
 from convnet._blocks cimport (
-    TAP_ARRAYS, Block, Chunk, Gather, add_tap, block_bytes, cut_panel, describe_array,
-    describe_rows, get_chunk, load_channels, open_block, outline, place_block,
-    place_tap_arrays, plan_gather, plan_gather_like, require_slab,
+    Block, Chunk, Gather, block_bytes, cut_panel, get_chunk, load_channels, open_block,
+    outline, place_block, plan_gather, plan_gather_like, require_slab,
 )
 from convnet._kernels cimport (
     SLICE_WORK, active_kernels, cn_panel_t, cn_segment_t, cn_tile_t, give_back,
     run_tasks, take_scratch,
+)
+from convnet._operands cimport (
+    TAP_ARRAYS, add_tap, describe_array, describe_rows, place_tap_arrays,
 )
 
 cnp.import_array()

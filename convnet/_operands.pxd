@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+#
+# What drivers take arrays and kernels to be: images of any strides, and taps.
+
+cimport numpy as cnp
+
+from convnet._kernels cimport cn_row_t
+
+# An (N, C, H, W) array: strides in elements, of either sign.
+cdef struct Image:
+    char *data
+    Py_ssize_t N, C, H, W
+    Py_ssize_t sn, sc, sh, sw
+
+# The taps of a convolution, row by row: tap t reads displacement (dh, dw) and weight
+# offset w, and lies at `place` in the slab (or in x). `phase` lists the column phases
+# that taps read. Arrays of as many elements as there are taps.
+cdef struct Taps:
+    Py_ssize_t n
+    Py_ssize_t *dh
+    Py_ssize_t *dw
+    Py_ssize_t *w
+    Py_ssize_t *place
+    Py_ssize_t *phase
+
+cdef enum:
+    TAP_ARRAYS = 5
+
+cdef Image describe_array(cnp.ndarray array) noexcept
+
+# The rows of such an array, which must not be empty, and the memory that it lies in.
+cdef cn_row_t describe_rows(cnp.ndarray array) noexcept
+
+# How many elements `residual` lies from y, for tiles to add; one with other strides is
+# copied to y first, and lies there.
+cdef Py_ssize_t find_addend(cnp.ndarray y, cnp.ndarray residual) except? -1
+
+# Make room for n taps in n * TAP_ARRAYS numbers that the caller owns; then add them.
+cdef Py_ssize_t *take_tap_memory(Py_ssize_t n) except NULL
+cdef void place_tap_arrays(Taps *taps, Py_ssize_t *memory, Py_ssize_t n) noexcept nogil
+cdef void add_tap(
+    Taps *taps, Py_ssize_t dh, Py_ssize_t dw, Py_ssize_t w
+) noexcept nogil

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""Images and taps as drivers see them: see ``_operands.pxd``."""
+
+cimport numpy as cnp
+
+from convnet._kernels cimport cn_row_t, take_scratch
+
+cnp.import_array()
+
+
+cdef Image describe_array(cnp.ndarray array) noexcept:
+    cdef Image image
+    cdef Py_ssize_t itemsize = array.itemsize
+    image.data = <char *> cnp.PyArray_DATA(array)
+    image.N, image.C, image.H, image.W = (
+        array.shape[0], array.shape[1], array.shape[2], array.shape[3]
+    )
+    image.sn, image.sc = array.strides[0] // itemsize, array.strides[1] // itemsize
+    image.sh, image.sw = array.strides[2] // itemsize, array.strides[3] // itemsize
+    return image
+
+
+cdef cn_row_t describe_rows(cnp.ndarray array) noexcept:
+    cdef cn_row_t row
+    cdef Py_ssize_t axis, reach
+    cdef const char *begin = <const char *> cnp.PyArray_DATA(array)
+    cdef const char *end = begin + <Py_ssize_t> array.itemsize
+    for axis in range(array.ndim):
+        reach = (array.shape[axis] - 1) * array.strides[axis]
+        if reach < 0:
+            begin += reach
+        else:
+            end += reach
+    row.IW, row.col_stride = array.shape[3], array.strides[3] // array.itemsize
+    row.begin, row.end = begin, end
+    return row
+
+
+cdef Py_ssize_t find_addend(cnp.ndarray y, cnp.ndarray residual) except? -1:
+    if (<object> y).strides != (<object> residual).strides:
+        y[...] = residual
+        return 0
+    return (
+        <Py_ssize_t> cnp.PyArray_DATA(residual) - <Py_ssize_t> cnp.PyArray_DATA(y)
+    ) // <Py_ssize_t> y.itemsize
+
+
+cdef Py_ssize_t *take_tap_memory(Py_ssize_t n) except NULL:
+    return <Py_ssize_t *> take_scratch(
+        TAP_ARRAYS * sizeof(Py_ssize_t) * min(n, 1 << 57)
+    )
+
+
+cdef void place_tap_arrays(Taps *taps, Py_ssize_t *memory, Py_ssize_t n) noexcept nogil:
+    taps.n = 0
+    taps.dh, taps.dw, taps.w = memory, memory + n, memory + 2 * n
+    taps.place, taps.phase = memory + 3 * n, memory + 4 * n
+
+
+cdef void add_tap(
+    Taps *taps, Py_ssize_t dh, Py_ssize_t dw, Py_ssize_t w
+) noexcept nogil:
+    taps.dh[taps.n], taps.dw[taps.n], taps.w[taps.n] = dh, dw, w
+    taps.n += 1
