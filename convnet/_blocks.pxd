@@ -53,10 +53,10 @@ cdef void plan_gather(
 ) noexcept nogil
 cdef void plan_gather_like(Gather *g, const Gather *other) noexcept nogil
 
-# MemoryError if a slab's size does not fit into 64 bits.
 cdef enum:
-    MAX_PANELS = 12
+    MAX_PANELS = 12                 # where several rows of weights share them
 
+# MemoryError if a slab's size does not fit into 64 bits.
 cdef int require_slab(const Gather *g) except -1
 cdef Chunk get_chunk(const Gather *g, Py_ssize_t index) noexcept nogil
 cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil
@@ -65,10 +65,6 @@ cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogi
 # Turn to block `index`; then bring in channels [c, c + n) of a group's x, and cut runs
 # of output pixels into segments.
 cdef void open_block(const Gather *g, Block *block, Py_ssize_t index) noexcept nogil
-cdef void open_rows(
-    const Gather *g, Block *block, Py_ssize_t first_row, Py_ssize_t n_rows,
-    Py_ssize_t strip,
-) noexcept nogil
 cdef const char *load_channels(
     const Gather *g, const Block *block, const char *x, Py_ssize_t c, Py_ssize_t n
 ) noexcept nogil

@@ -243,19 +243,11 @@ cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogi
 
 
 cdef void open_block(const Gather *g, Block *block, Py_ssize_t index) noexcept nogil:
-    cdef Py_ssize_t row = index // g.n_col_blocks * g.rows
-    open_rows(
-        g, block, row, min(g.rows, g.y.N * g.y.H - row), index % g.n_col_blocks
-    )
-
-
-cdef void open_rows(
-    const Gather *g, Block *block, Py_ssize_t first_row, Py_ssize_t n_rows,
-    Py_ssize_t strip,
-) noexcept nogil:
+    cdef Py_ssize_t first_row = index // g.n_col_blocks * g.rows
+    cdef Py_ssize_t n_rows = min(g.rows, g.y.N * g.y.H - first_row)
     cdef Py_ssize_t r, n, i
     block.first_row, block.n_rows = first_row, n_rows
-    block.first_col = strip * g.cols
+    block.first_col = index % g.n_col_blocks * g.cols
     block.n_cols = min(g.cols, g.y.W - block.first_col)
     block.n_slab_rows = 0
     for r in range(block.n_rows):
