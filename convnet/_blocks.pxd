@@ -56,6 +56,10 @@ cdef void plan_gather_like(Gather *g, const Gather *other) noexcept nogil
 cdef enum:
     MAX_PANELS = 12                 # where several rows of weights share them
 
+# Fewer tasks of a weight gradient than this, and its pixels are split into parts.
+cdef enum:
+    ENOUGH_TASKS = 8
+
 # MemoryError if a slab's size does not fit into 64 bits.
 cdef int require_slab(const Gather *g) except -1
 cdef Chunk get_chunk(const Gather *g, Py_ssize_t index) noexcept nogil

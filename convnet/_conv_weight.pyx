@@ -17,8 +17,8 @@ order. So the bits never depend on the number of threads.
 cimport numpy as cnp
 
 from convnet._blocks cimport (
-    MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk, load_channels,
-    open_block, outline, place_block, plan_gather, require_slab,
+    ENOUGH_TASKS, MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
+    load_channels, open_block, outline, place_block, plan_gather, require_slab,
 )
 from convnet._kernels cimport (
     SLICE_WORK, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t,
@@ -34,8 +34,6 @@ cnp.import_array()
 cdef Py_ssize_t TASK_PANELS = 16
 # Pixels from which a slab is turned though sums of several taps must be turned back.
 cdef Py_ssize_t TURNED_PIXELS = 2000
-# Fewer tasks than this, and the pixels are split into parts.
-cdef Py_ssize_t ENOUGH_TASKS = 8
 
 
 cdef struct WeightGradient:

@@ -14,8 +14,9 @@ a part of them, as in _conv_weight.
 cimport numpy as cnp
 
 from convnet._blocks cimport (
-    Block, Chunk, Gather, block_bytes, cut_panel, get_chunk, load_channels, open_block,
-    outline, place_block, plan_gather, plan_gather_like, require_slab,
+    ENOUGH_TASKS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
+    load_channels, open_block, outline, place_block, plan_gather, plan_gather_like,
+    require_slab,
 )
 from convnet._kernels cimport (
     SLICE_WORK, active_kernels, cn_panel_t, cn_segment_t, cn_tile_t, give_back,
@@ -26,9 +27,6 @@ from convnet._operands cimport (
 )
 
 cnp.import_array()
-
-# Fewer tasks than this, and the tiles are split into parts.
-cdef Py_ssize_t ENOUGH_TASKS = 8
 
 
 cdef struct WinogradWeight:

@@ -168,8 +168,7 @@ def npz_bytes(**arrays):
 
 def npy_bytes(array):
     file = io.BytesIO()
-    # An object array makes the hostile file: a pickle, which predict must refuse.
-    np.save(file, array, allow_pickle=True)
+    np.save(file, array)  # of objects, a pickle: predict must refuse it
     return file.getvalue()
 
 
