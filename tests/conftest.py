@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Fixtures for all tests: a seeded generator, and every instruction set in turn."""
 
+import signal
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
 from convnet import _kernels
+
+# Shells start background jobs with Ctrl-C ignored, which the processes that tests
+# interrupt would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test asserts a time. Setting an instruction set twice does no harm, so that it may
 # serve all examples of a test.
