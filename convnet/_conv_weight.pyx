@@ -221,7 +221,7 @@ cdef void prepare_rows(
     first += first_row * p.row_size
     tile.y = p.sums + first * p.pixels.kernels.itemsize
     tile.row_stride, tile.col_stride = p.row_size, 1
-    tile.bias, tile.addend, tile.clip = NULL, 0, False
+    tile.bias, tile.next, tile.addend, tile.clip = NULL, NULL, 0, False
     pack_grad_rows(p, pixels, packed, group, first_row, first_row + tile.n_rows)
 
 

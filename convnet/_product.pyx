@@ -216,7 +216,7 @@ cdef void multiply_chunk(
     tile.addend = p.addend if chunk.k == 0 else 0
     tile.clip = p.clip and chunk.k + chunk.depth == g.x.C * g.taps.n
     tile.low, tile.high = p.low, p.high
-    tile.bias = NULL
+    tile.bias = tile.next = NULL
     for i in range((n_pixels + NR - 1) // NR):
         cut_panel(g, block, i * NR, min(NR, n_pixels - i * NR), &columns)
         if chunk.depth > 0:

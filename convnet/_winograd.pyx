@@ -19,9 +19,10 @@ from convnet._operands cimport Image, describe_array, describe_rows, find_addend
 
 cnp.import_array()
 
-# Bytes of one run's transformed input. They may come from L3: each point's part is used
-# for a fold of filters at a time, and the more tiles, the less often weights are read.
-cdef Py_ssize_t MAX_INPUT_BYTES = 4 * 1024 * 1024
+# Bytes of one run's transformed input, and of the sums that are in work: both stay in an
+# L2 where there are few channels. The input of many lies in L3, so more filters share it.
+cdef Py_ssize_t MAX_INPUT_BYTES = 8 * 1024 * 1024
+cdef Py_ssize_t CACHED_BYTES = 1024 * 1024
 # Channels that are added up in one go: sums of sums round less than one long sum, and
 # the transforms enlarge what is lost.
 cdef Py_ssize_t SUM_LENGTH = 128
@@ -30,6 +31,9 @@ cdef Py_ssize_t SUM_LENGTH = 128
 # Panels of filters side by side in U: what a tile of one vector takes at once.
 cdef enum:
     FOLD = 3
+    RUN_PANELS = 2                  # of a run whose input does not stay in L2
+    MAX_RUN_PANELS = 3              # as n_runs is rounded
+    FEW_TILES = 4                   # whose products are not worth a vector
 
 
 cdef struct Winograd:
@@ -47,12 +51,21 @@ cdef struct Winograd:
     Py_ssize_t addend
     double low, high
     Py_ssize_t n_panels, n_folds    # of MR rows, and of FOLD panels
-    # Tiles of the longest run; runs of one group; a run's rows are shared by so many
-    # tasks.
-    Py_ssize_t run_tiles, n_runs, n_parts
+    # Tiles of a panel; panels of one group and of its longest run; runs of one group;
+    # a run's rows are shared by so many tasks, which take so many folds at once.
+    Py_ssize_t width, n_tile_panels, run_panels, n_runs, n_parts, folds_at_once
     char *packed                    # U, the transformed weights
     char *workspaces
     Py_ssize_t workspace_bytes
+
+
+# A run in work: its tiles, and its thread's memory, panel by panel.
+cdef struct Run:
+    Py_ssize_t group, n_panels
+    cn_tiles_t tiles[MAX_RUN_PANELS]
+    char *strips
+    char *input
+    char *sums
 
 
 def forward(
@@ -133,7 +146,7 @@ cdef int run(Winograd *p, int num_threads, list plans, dict packings) except -1:
         return 0
     scratch = <char *> take_scratch(packed + num_threads * p.workspace_bytes)
     p.packed, p.workspaces = scratch, scratch + packed
-    work = 2.0 * p.G * p.R * p.x.C * p.n_points * p.n_runs * p.run_tiles
+    work = 2.0 * p.G * p.R * p.x.C * p.n_points * p.n_tile_panels * p.width
     try:
         if packings is None:
             transform_weights(p, num_threads)
@@ -157,22 +170,62 @@ cdef int transform_weights(Winograd *p, int num_threads) except -1:
 
 
 cdef void plan_runs(Winograd *p, Py_ssize_t num_threads) noexcept nogil:
-    """Choose the tiles of a run: as many vectors as the cache holds transformed."""
-    cdef Py_ssize_t lanes = p.kernels.lanes, most, vectors
-    most = max(1, MAX_INPUT_BYTES // (p.n_points * p.x.C * lanes * p.kernels.itemsize))
-    most = min(most, p.kernels.nr // lanes)
-    vectors = (p.y.N * p.TH * p.TW + lanes - 1) // lanes
-    p.n_runs = (vectors + most - 1) // most
-    if p.G * p.n_runs < 4 * num_threads and p.n_runs % num_threads > 0:
-        # Smaller runs, so that all threads have as many; the results are the same.
-        p.n_runs += num_threads - p.n_runs % num_threads
-        p.n_runs = min(vectors, p.n_runs)
-    p.run_tiles = (vectors + p.n_runs - 1) // p.n_runs * lanes
+    """Choose the tiles of a run and the filters that are multiplied with it at once.
+
+    Each run reads all weights, and each pass of filters reads the run's input: where
+    the input does not stay in L2, both are large.
+    """
+    cdef Py_ssize_t lanes = p.kernels.lanes, widest = p.kernels.nr // lanes, most
+    cdef Py_ssize_t vectors = (p.y.N * p.TH * p.TW + lanes - 1) // lanes, room
+    cdef Py_ssize_t vector_bytes = p.n_points * p.x.C * lanes * p.kernels.itemsize
     p.n_panels = (p.R + p.kernels.mr - 1) // p.kernels.mr
     p.n_folds = (p.n_panels + FOLD - 1) // FOLD
+    widest = max(1, min(widest, MAX_INPUT_BYTES // vector_bytes))
+    most = 1 if widest * vector_bytes <= CACHED_BYTES else RUN_PANELS
+    most = max(1, min(most, MAX_INPUT_BYTES // (widest * vector_bytes)))
+    cut_runs(p, vectors, widest, most)
+    if num_threads > 1 and p.G * p.n_runs < 4 * num_threads:
+        share_runs(p, vectors, widest, most, num_threads)
     p.n_parts = 1
     if p.G * p.n_runs < num_threads:
         p.n_parts = min(num_threads, p.n_folds)
+    room = p.run_panels * p.width // lanes * vector_bytes
+    room = CACHED_BYTES - room if room <= CACHED_BYTES else CACHED_BYTES
+    most = p.run_panels * p.n_points * FOLD * p.kernels.mr * p.width
+    p.folds_at_once = min(p.n_folds, max(1, room // (most * p.kernels.itemsize)))
+
+
+cdef void cut_runs(
+    Winograd *p, Py_ssize_t vectors, Py_ssize_t width, Py_ssize_t most
+) noexcept nogil:
+    """Cut tiles into panels of `width` vectors, and those into runs of about `most`."""
+    p.width = width * p.kernels.lanes
+    p.n_tile_panels = (vectors + width - 1) // width
+    p.n_runs = max(1, (p.n_tile_panels + most // 2) // most)
+    p.run_panels = (p.n_tile_panels + p.n_runs - 1) // p.n_runs
+
+
+cdef void share_runs(
+    Winograd *p, Py_ssize_t vectors, Py_ssize_t widest, Py_ssize_t most,
+    Py_ssize_t num_threads,
+) noexcept nogil:
+    """Cut few tiles so that all threads have as many; the results are the same."""
+    cdef Py_ssize_t width, runs, best_width = widest
+    cdef double load, least = 1e300
+    for width in range(widest, 0, -1):
+        cut_runs(p, vectors, width, most)
+        runs = (p.n_runs + num_threads - 1) // num_threads * num_threads
+        runs = min(runs, p.n_tile_panels)
+        load = (runs + num_threads - 1) // num_threads * width
+        load *= (p.n_tile_panels + runs - 1) // runs
+        # Narrow panels have short chains of multiply-adds.
+        load *= 1 + 0.08 * (widest - width)
+        if load < least:
+            least, best_width = load, width
+    cut_runs(p, vectors, best_width, most)
+    p.n_runs = (p.n_runs + num_threads - 1) // num_threads * num_threads
+    p.n_runs = min(p.n_runs, p.n_tile_panels)
+    p.run_panels = (p.n_tile_panels + p.n_runs - 1) // p.n_runs
 
 
 # U is (groups, folds, points, channels, FOLD panels of MR rows): one stream of memory
@@ -188,15 +241,15 @@ cdef Py_ssize_t packed_bytes(const Winograd *p) noexcept nogil:
 
 
 cdef inline Py_ssize_t strips_bytes(const Winograd *p) noexcept nogil:
-    """A run may begin and end inside a row of tiles."""
-    cdef Py_ssize_t n = min(p.run_tiles, (p.run_tiles + p.TW - 2) // p.TW + 1)
+    """Of one panel, which may begin and end inside a row of tiles."""
+    cdef Py_ssize_t n = min(p.width, (p.width + p.TW - 2) // p.TW + 1)
     return (n * sizeof(cn_strip_t) + 63) // 64 * 64
 
 
 cdef Py_ssize_t workspace_bytes(const Winograd *p) noexcept nogil:
     """Bytes of one thread: transformed input, sums and strips, in whole pages."""
     cdef Py_ssize_t n = strips_bytes(p) + input_bytes(p) + sums_bytes(p)
-    return (n + 4095) // 4096 * 4096
+    return (p.run_panels * n + 4095) // 4096 * 4096
 
 
 cdef inline Py_ssize_t input_stride(const Winograd *p, Py_ssize_t width) noexcept nogil:
@@ -204,11 +257,11 @@ cdef inline Py_ssize_t input_stride(const Winograd *p, Py_ssize_t width) noexcep
 
 
 cdef inline Py_ssize_t input_bytes(const Winograd *p) noexcept nogil:
-    return p.n_points * input_stride(p, p.run_tiles) * p.kernels.itemsize
+    return p.n_points * input_stride(p, p.width) * p.kernels.itemsize
 
 
 cdef inline Py_ssize_t sums_stride(const Winograd *p) noexcept nogil:
-    return FOLD * p.kernels.mr * p.kernels.nr + p.kernels.lanes
+    return p.folds_at_once * FOLD * p.kernels.mr * p.width + p.kernels.lanes
 
 
 cdef inline Py_ssize_t sums_bytes(const Winograd *p) noexcept nogil:
@@ -254,22 +307,38 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """One run of tiles of one group, by all of its filters or a part of them."""
     cdef Winograd *p = <Winograd *> ctx
     cdef Py_ssize_t part = i % p.n_parts, run = i // p.n_parts % p.n_runs
-    cdef Py_ssize_t group = i // p.n_parts // p.n_runs, lanes = p.kernels.lanes
+    cdef Py_ssize_t group = i // p.n_parts // p.n_runs, panel, fold
+    cdef Py_ssize_t first = run * p.n_tile_panels // p.n_runs
+    cdef Py_ssize_t n = (run + 1) * p.n_tile_panels // p.n_runs - first
     cdef Py_ssize_t n_tiles = p.y.N * p.TH * p.TW
-    cdef Py_ssize_t vectors = (n_tiles + lanes - 1) // lanes
-    cdef Py_ssize_t first = run * vectors // p.n_runs * lanes
-    cdef Py_ssize_t end = min((run + 1) * vectors // p.n_runs * lanes, n_tiles)
-    cdef char *memory = p.workspaces + worker * p.workspace_bytes
-    cdef cn_tiles_t tiles
-    cut_strips(p, first, end, <cn_strip_t *> memory, &tiles)
-    memory += strips_bytes(p)
-    p.kernels.winograd_input(
-        memory,
-        p.x.data + group * p.x.C * p.x.sc * p.kernels.itemsize,
-        &tiles,
-        input_stride(p, (end - first + lanes - 1) // lanes * lanes),
-    )
-    multiply_filters(p, &tiles, memory, group, part)
+    cdef Run r
+    r.n_panels, r.group = n, group
+    r.strips = p.workspaces + worker * p.workspace_bytes
+    r.input = r.strips + p.run_panels * strips_bytes(p)
+    r.sums = r.input + p.run_panels * input_bytes(p)
+    for panel in range(n):
+        cut_strips(
+            p,
+            (first + panel) * p.width,
+            min((first + panel + 1) * p.width, n_tiles),
+            <cn_strip_t *> (r.strips + panel * strips_bytes(p)),
+            &r.tiles[panel],
+        )
+        p.kernels.winograd_input(
+            r.input + panel * input_bytes(p),
+            p.x.data + group * p.x.C * p.x.sc * p.kernels.itemsize,
+            &r.tiles[panel],
+            input_stride(p, whole_vectors(p, r.tiles[panel].n_tiles)),
+        )
+    fold = part * p.n_folds // p.n_parts
+    n = (part + 1) * p.n_folds // p.n_parts
+    while fold < n:
+        multiply_folds(p, &r, fold, min(fold + p.folds_at_once, n))
+        fold += p.folds_at_once
+
+
+cdef inline Py_ssize_t whole_vectors(const Winograd *p, Py_ssize_t n) noexcept nogil:
+    return (n + p.kernels.lanes - 1) // p.kernels.lanes * p.kernels.lanes
 
 
 cdef void cut_strips(
@@ -296,64 +365,93 @@ cdef void cut_strips(
         strip += 1
 
 
-cdef void multiply_filters(
-    const Winograd *p, const cn_tiles_t *tiles, char *transformed, Py_ssize_t group,
-    Py_ssize_t part,
+cdef void multiply_folds(
+    const Winograd *p, const Run *run, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    """Multiply and transform back, one panel of filters at a time or three."""
-    cdef Py_ssize_t MR = p.kernels.mr, lanes = p.kernels.lanes, point, panel, row
-    cdef Py_ssize_t itemsize = p.kernels.itemsize, end_panel, panels
-    cdef Py_ssize_t width = (tiles.n_tiles + lanes - 1) // lanes * lanes
-    cdef char *sums = transformed + input_bytes(p)
-    cdef cn_tile_t product, result
-    cdef cn_segment_t whole
-    cdef cn_panel_t columns
-    whole.len, whole.in_, whole.out = width, 0, 0
-    columns.segment, columns.n_segments, columns.n_pixels = &whole, 1, width
-    columns.joined = True
-    product.panel, product.bias, product.clip, product.addend = &columns, NULL, False, 0
-    product.row_stride, product.col_stride = width, 1
-    product.a_stride, product.a_panel_stride, product.b_stride = FOLD * MR, MR, width
+    """Multiply a run by folds [first, end) of filters and transform back.
+
+    A point's input is used for all of these filters, its weights for all of the run's
+    tiles, before the next point's turn.
+    """
+    cdef Py_ssize_t point, fold, panel, row = first * FOLD * p.kernels.mr, width
+    cdef Py_ssize_t itemsize = p.kernels.itemsize
+    cdef const char *next
+    cdef cn_tile_t result
+    for point in range(p.n_points):
+        for fold in range(first, end):
+            next = next_filters(p, run.group, first, end, fold, point)
+            for panel in range(run.n_panels):
+                next = multiply_point(p, run, panel, fold, fold - first, point, next)
     result.row_stride, result.col_stride = p.y.sc, p.y.sw
     result.accumulate, result.addend, result.bias = p.accumulate, p.addend, NULL
     result.clip, result.low, result.high = p.clip, p.low, p.high
-    panel = part * p.n_folds // p.n_parts * FOLD
-    end_panel = min((part + 1) * p.n_folds // p.n_parts * FOLD, p.n_panels)
-    while panel < end_panel:
-        panels = min(end_panel - panel, FOLD)
-        for point in range(p.n_points):
-            product.y = sums + point * sums_stride(p) * itemsize
-            add_channels(p, &product, transformed, width, group, panel, panels, point)
-        row = panel * MR
-        result.n_rows = min(panels * MR, p.R - row)
-        result.y = p.y.data + (group * p.R + row) * p.y.sc * itemsize
-        if p.bias != NULL:
-            result.bias = p.bias + (group * p.R + row) * itemsize
-        p.kernels.winograd_output(&result, sums, sums_stride(p), tiles, p.y.sh)
-        panel += panels
+    result.n_rows = min(end * FOLD * p.kernels.mr, p.R) - row
+    result.y = p.y.data + (run.group * p.R + row) * p.y.sc * itemsize
+    if p.bias != NULL:
+        result.bias = p.bias + (run.group * p.R + row) * itemsize
+    for panel in range(run.n_panels):
+        p.kernels.winograd_output(
+            &result,
+            run.sums + panel * sums_bytes(p),
+            sums_stride(p),
+            &run.tiles[panel],
+            p.y.sh,
+        )
 
 
-cdef void add_channels(
-    const Winograd *p, cn_tile_t *product, const char *transformed, Py_ssize_t width,
-    Py_ssize_t group, Py_ssize_t first_panel, Py_ssize_t panels, Py_ssize_t point,
+cdef inline const char *next_filters(
+    const Winograd *p, Py_ssize_t group, Py_ssize_t first, Py_ssize_t end,
+    Py_ssize_t fold, Py_ssize_t point,
 ) noexcept nogil:
-    """The products of one point for some panels of filters, summed over channels."""
+    """Whose turn it is after a fold's at a point."""
+    fold += 1
+    if fold == end:
+        fold, point = first, point + 1
+    if point == p.n_points:
+        fold, point = min(end, p.n_folds - 1), 0
+    return packed_filters(p, group, fold * FOLD, point)
+
+
+cdef const char *multiply_point(
+    const Winograd *p, const Run *run, Py_ssize_t tile_panel, Py_ssize_t fold,
+    Py_ssize_t place, Py_ssize_t point, const char *next,
+) noexcept nogil:
+    """The products of one point, fold and panel of tiles, summed over channels."""
     cdef Py_ssize_t itemsize = p.kernels.itemsize, MR = p.kernels.mr, i, c
-    cdef Py_ssize_t at_once = FOLD if width == p.kernels.lanes else 1, panel = 0
-    cdef char *sums = <char *> product.y
-    cdef cn_segment_t steps
+    cdef Py_ssize_t n_tiles = run.tiles[tile_panel].n_tiles
+    cdef Py_ssize_t width = whole_vectors(p, n_tiles), panel = fold * FOLD
+    cdef Py_ssize_t at_once = FOLD if width == p.kernels.lanes else 1
+    cdef Py_ssize_t end = min(panel + FOLD, p.n_panels)
+    cdef char *sums = run.sums + tile_panel * sums_bytes(p) + itemsize * (
+        point * sums_stride(p) + place * FOLD * MR * width
+    )
+    cdef const char *input = run.input + tile_panel * input_bytes(p) + itemsize * (
+        point * input_stride(p, width)
+    )
+    cdef cn_tile_t product
+    cdef cn_segment_t steps, columns
+    cdef cn_panel_t tiles
     steps.in_, product.steps, product.n_steps = 0, &steps, 1
-    while panel < panels:
-        product.n_rows = min(panels - panel, at_once) * MR
-        product.y = sums + panel * MR * width * itemsize
+    columns.len, columns.in_, columns.out = n_tiles, 0, 0
+    if n_tiles > FEW_TILES:
+        columns.len = width
+    tiles.segment, tiles.n_segments, tiles.n_pixels = &columns, 1, columns.len
+    tiles.joined = True
+    product.panel, product.bias, product.clip, product.addend = &tiles, NULL, False, 0
+    product.row_stride, product.col_stride = width, 1
+    product.a_stride, product.a_panel_stride, product.b_stride = FOLD * MR, MR, width
+    while panel < end:
+        product.n_rows = min(end - panel, at_once) * MR
+        product.y = sums + panel % FOLD * MR * width * itemsize
         for i in range((p.x.C + SUM_LENGTH - 1) // SUM_LENGTH):
             c = i * SUM_LENGTH
             steps.len, product.accumulate = min(SUM_LENGTH, p.x.C - c), c > 0
             product.a = itemsize * c * FOLD * MR + packed_filters(
-                p, group, first_panel + panel, point
+                p, run.group, panel, point
             )
-            product.b = transformed + itemsize * (
-                point * input_stride(p, width) + c * width
-            )
-            p.kernels.gemm_tile(product)
+            product.b = input + itemsize * c * width
+            product.next = next
+            p.kernels.gemm_tile(&product)
+            next += steps.len * 64 * (1 + (at_once > 1))
         panel += at_once
+    return next

@@ -197,7 +197,8 @@ cdef void multiply(
     tile.steps, tile.n_steps, tile.panel = &steps, 1, &columns
     tile.a_stride, tile.a_panel_stride = pitch(&p.grad_y), p.x.kernels.mr
     tile.b_stride, tile.row_stride, tile.col_stride = pitch(&p.x), p.row_size, 1
-    tile.bias, tile.addend, tile.clip, tile.accumulate = NULL, 0, False, accumulate
+    tile.bias, tile.next, tile.addend, tile.clip = NULL, NULL, 0, False
+    tile.accumulate = accumulate
     for point in range(p.n_points):
         for c in range((channels.n_channels + NR - 1) // NR):
             columns.n_pixels = run.len = min(NR, channels.n_channels - c * NR)
