@@ -23,6 +23,7 @@ from convnet import data, nn, optim, reference, signal, testing
 from convnet._config import show_config
 from convnet._plan import Plan, explain
 from convnet._threads import get_num_threads, set_num_threads
+from convnet._results import set_result_cache
 from convnet._version import __version__
 from convnet.functional import (
     avg_pool2d,
@@ -64,6 +65,7 @@ __all__ = [
     "save_weights",
     "set_isa",
     "set_num_threads",
+    "set_result_cache",
     "show_config",
     "signal",
     "testing",

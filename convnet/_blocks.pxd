@@ -67,14 +67,15 @@ cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil
 cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogil
 
 # Turn to block `index`; then bring in channels [c, c + n) of a group's x, and cut runs
-# of output pixels into segments.
+# of output pixels into segments, which panels may keep side by side: those of all panels
+# together are at most a block's rows and panels.
 cdef void open_block(const Gather *g, Block *block, Py_ssize_t index) noexcept nogil
 cdef const char *load_channels(
     const Gather *g, const Block *block, const char *x, Py_ssize_t c, Py_ssize_t n
 ) noexcept nogil
 cdef void cut_panel(
     const Gather *g, const Block *block, Py_ssize_t first, Py_ssize_t n,
-    cn_panel_t *panel,
+    cn_segment_t *segment, cn_panel_t *panel,
 ) noexcept nogil
 
 # What explain() shows of a plan: a dict of plain numbers.

@@ -219,7 +219,7 @@ cdef void place_taps(Gather *g) noexcept nogil:
 cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil:
     cdef Py_ssize_t index_bytes = (
         (g.max_slab_rows + 2 * g.rows) * sizeof(Py_ssize_t)
-        + (g.rows + 2) * sizeof(cn_segment_t)
+        + (g.rows + MAX_PANELS + 1) * sizeof(cn_segment_t)
     )
     cdef Py_ssize_t slab_bytes = 0
     if not g.direct:
@@ -238,7 +238,7 @@ cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogi
     block.row_out = block.row_in + g.rows
     block.segment = <cn_segment_t *> (block.row_out + g.rows)
     block.slab = memory + (
-        n_rows * sizeof(Py_ssize_t) + (g.rows + 2) * sizeof(cn_segment_t) + 63
+        n_rows * sizeof(Py_ssize_t) + (g.rows + MAX_PANELS + 1) * sizeof(cn_segment_t) + 63
     ) // 64 * 64
 
 
@@ -320,12 +320,12 @@ cdef const char *load_channels(
 
 cdef void cut_panel(
     const Gather *g, const Block *block, Py_ssize_t first, Py_ssize_t n,
-    cn_panel_t *panel,
+    cn_segment_t *segment, cn_panel_t *panel,
 ) noexcept nogil:
     """Cut pixels [first, first + n) of a block into runs; join runs that continue."""
     cdef Py_ssize_t r = first // block.n_cols, col = first % block.n_cols
     cdef Py_ssize_t left = n, length, in_, out
-    cdef cn_segment_t *last = block.segment - 1
+    cdef cn_segment_t *last = segment - 1
     cdef bint follows
     panel.joined = True
     while left > 0:
@@ -341,8 +341,8 @@ cdef void cut_panel(
             last.len, last.in_, last.out = length, in_, out
         left -= length
         r, col = r + 1, 0
-    panel.segment = block.segment
-    panel.n_segments = last - block.segment + 1
+    panel.segment = segment
+    panel.n_segments = last - segment + 1
     panel.n_pixels = n
     panel.readable = not g.direct
 

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from convnet import _threads
+from convnet import _results, _threads
 from convnet._algorithm import ALGORITHMS, ALLOWED
 from convnet._geometry import Pair, as_int, shown
 
@@ -212,7 +212,7 @@ def result(
         _accepts(out, shape, dtype, inputs)
         return out
     try:
-        return np.empty(shape, dtype)
+        return _results.empty(shape, dtype)
     except (MemoryError, ValueError, OverflowError):
         raise MemoryError(
             f"the result of shape {shape} and dtype {dtype} does not fit into memory"

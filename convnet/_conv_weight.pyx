@@ -200,7 +200,7 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     for index in range(begin + p.first, min(begin + p.first + p.n_now, end)):
         open_block(g, &block, index)
         source = load_channels(g, &block, x, chunk.c, chunk.n_channels)
-        cut_panel(g, &block, 0, block.n_rows * block.n_cols, &pixels)
+        cut_panel(g, &block, 0, block.n_rows * block.n_cols, block.segment, &pixels)
         prepare_rows(p, &tile, &pixels, packed, group, part, row_task)
         tile.accumulate = index > begin
         if g.turned:
@@ -222,6 +222,7 @@ cdef void prepare_rows(
     tile.y = p.sums + first * p.pixels.kernels.itemsize
     tile.row_stride, tile.col_stride = p.row_size, 1
     tile.bias, tile.next, tile.addend, tile.clip = NULL, NULL, 0, False
+    tile.far = False
     pack_grad_rows(p, pixels, packed, group, first_row, first_row + tile.n_rows)
 
 

@@ -47,8 +47,9 @@ cdef extern from "convnet.h" nogil:
         const void *next
         void *y
         Py_ssize_t n_rows, a_stride, a_panel_stride, b_stride, row_stride, col_stride
+        Py_ssize_t next_stride
         const cn_panel_t *panel
-        int accumulate, clip
+        int accumulate, clip, far
         Py_ssize_t addend
         double low, high
 
@@ -161,6 +162,10 @@ cdef enum:
 cdef int run_tasks(
     cn_task_t task, void *ctx, Py_ssize_t n, int n_threads, double work
 ) except -1
+
+# Memory to be freed with `free`, which begins on a page; much of it comes in huge pages,
+# where the system has them. NULL when there is none.
+cdef void *allocate_pages(Py_ssize_t n_bytes) noexcept
 
 # Page-aligned memory for one call, with the GIL held; MemoryError with the number of
 # bytes when there is none.

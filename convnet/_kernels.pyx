@@ -82,14 +82,20 @@ cdef enum:
 cdef char *kept[N_KEPT]
 
 
-cdef void *allocate(Py_ssize_t n_bytes) except NULL:
-    """Memory from the system; much of it in huge pages, where it has them."""
+cdef void *allocate_pages(Py_ssize_t n_bytes) noexcept:
     cdef void *memory = NULL
     cdef Py_ssize_t page = HUGE_PAGE if n_bytes >= HUGE_PAGE else HEADER
     if posix_memalign(&memory, page, max(n_bytes, 1)) != 0:
-        raise MemoryError(f"no memory for {n_bytes} bytes of scratch")
+        return NULL
     if n_bytes >= HUGE_PAGE:
         CN_ADVISE_HUGE(memory, n_bytes)
+    return memory
+
+
+cdef void *allocate(Py_ssize_t n_bytes) except NULL:
+    cdef void *memory = allocate_pages(n_bytes)
+    if memory == NULL:
+        raise MemoryError(f"no memory for {n_bytes} bytes of scratch")
     return memory
 
 

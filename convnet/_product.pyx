@@ -16,6 +16,8 @@ cdef Py_ssize_t MAX_PACKED_BYTES = 16 * 1024 * 1024
 # With one block of pixels each weight is used up at once: slices then stay in the cache
 # between packing and use.
 cdef Py_ssize_t CACHED_BYTES = 4 * 1024 * 1024
+# Panels of pixels that are packed together fill so much of L2.
+cdef Py_ssize_t PIXEL_BYTES = 192 * 1024
 
 
 cdef int run_product(
@@ -119,11 +121,17 @@ cdef Py_ssize_t packed_bytes(const Product *p) noexcept nogil:
 
 
 cdef Py_ssize_t workspace_bytes(const Product *p) noexcept nogil:
-    """Bytes of one thread: its block and one panel of packed pixels, in whole pages."""
-    cdef const cn_kernels_t *kernels = p.pixels.kernels
-    cdef Py_ssize_t depth = p.pixels.chunk_channels * p.pixels.chunk_taps
-    cdef Py_ssize_t panel = depth * kernels.nr * kernels.itemsize
-    return (block_bytes(&p.pixels) + panel + 4095) // 4096 * 4096
+    """Bytes of one thread: its block and panels of packed pixels, in whole pages."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t panel = pixel_panel_bytes(g, g.chunk_channels * g.chunk_taps)
+    cdef Py_ssize_t n = block_bytes(g) + max(panel, PIXEL_BYTES)
+    return (n + 4095) // 4096 * 4096
+
+
+cdef inline Py_ssize_t pixel_panel_bytes(
+    const Gather *g, Py_ssize_t depth
+) noexcept nogil:
+    return depth * g.kernels.nr * g.kernels.itemsize
 
 
 cdef inline char *packed_rows(
@@ -196,41 +204,104 @@ cdef void multiply_chunk(
     const Product *p, const Block *block, Chunk chunk, const char *source, char *packed,
     Py_ssize_t group, Py_ssize_t first_panel, Py_ssize_t end_panel,
 ) noexcept nogil:
-    """Add one chunk's products to a block of y: its pixels by some panels of rows."""
+    """Add one chunk's products to a block of y: its pixels by some panels of rows.
+
+    As many panels of pixels are packed together as L2 holds beside the rest. Then rows of
+    y are written in long runs, which the hardware sees coming.
+    """
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t MR = g.kernels.mr, NR = g.kernels.nr
-    cdef Py_ssize_t itemsize = g.kernels.itemsize, lanes = g.kernels.lanes
-    cdef Py_ssize_t n_pixels = block.n_rows * block.n_cols, i, panel, row, panels
+    cdef Py_ssize_t NR = g.kernels.nr, n_pixels = block.n_rows * block.n_cols
+    cdef Py_ssize_t first = 0, end, i, bytes = pixel_panel_bytes(g, chunk.depth)
+    cdef Py_ssize_t together = min(MAX_PANELS, max(1, PIXEL_BYTES // max(bytes, 1)))
+    cdef cn_panel_t columns[MAX_PANELS]
+    cdef cn_segment_t *segment
+    cdef const char *next
     cdef cn_depth_t depth
-    cdef cn_panel_t columns
-    cdef cn_segment_t steps
-    cdef cn_tile_t tile
     depth.n_channels, depth.channel_stride = chunk.n_channels, g.channel_stride
     depth.n_taps, depth.tap = chunk.n_taps, g.taps.place + chunk.t
     depth.ahead = NR if g.direct else 0
+    while first * NR < n_pixels:
+        end = min(first + together, (n_pixels + NR - 1) // NR)
+        segment = block.segment
+        for i in range(first, end):
+            cut_panel(
+                g, block, i * NR, min(NR, n_pixels - i * NR), segment, &columns[i - first]
+            )
+            segment += columns[i - first].n_segments
+            if chunk.depth > 0:
+                g.kernels.pack_pixels(
+                    packed + (i - first) * bytes, source, &depth, &columns[i - first]
+                )
+        next = NULL
+        if g.direct and g.taps.n == 1:
+            next = source + columns[0].segment[0].in_ * g.kernels.itemsize
+            if end * NR < n_pixels:
+                next += (end - first) * NR * g.kernels.itemsize
+            elif chunk.c + chunk.n_channels < g.x.C:
+                next = source + (chunk.n_channels * g.channel_stride + block.row_in[0]) * g.kernels.itemsize
+            else:
+                next += (n_pixels - first * NR - chunk.c * g.channel_stride) * g.kernels.itemsize
+        multiply_panels(
+            p, chunk, columns, end - first, packed, next, group, first_panel, end_panel
+        )
+        first = end
+
+
+cdef void multiply_panels(
+    const Product *p, Chunk chunk, const cn_panel_t *columns, Py_ssize_t n,
+    const char *packed, const char *next, Py_ssize_t group, Py_ssize_t first_panel,
+    Py_ssize_t end_panel,
+) noexcept nogil:
+    """Multiply n packed panels of pixels by some panels of rows."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t lanes = g.kernels.lanes, bytes = pixel_panel_bytes(g, chunk.depth)
+    cdef Py_ssize_t panel, i, j, at_once, n_wide = n, line = 0
+    cdef cn_segment_t steps
+    cdef cn_tile_t tile
     steps.len, steps.in_ = chunk.depth, 0
-    tile.steps, tile.n_steps, tile.b, tile.panel = &steps, 1, packed, &columns
+    tile.steps, tile.n_steps = &steps, 1
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
-    tile.a_stride, tile.a_panel_stride = MR, panel_bytes(p) // itemsize
+    tile.a_stride = g.kernels.mr
+    tile.a_panel_stride = panel_bytes(p) // g.kernels.itemsize
     tile.accumulate = p.accumulate or chunk.k > 0
     tile.addend = p.addend if chunk.k == 0 else 0
     tile.clip = p.clip and chunk.k + chunk.depth == g.x.C * g.taps.n
     tile.low, tile.high = p.low, p.high
-    tile.bias = tile.next = NULL
-    for i in range((n_pixels + NR - 1) // NR):
-        cut_panel(g, block, i * NR, min(NR, n_pixels - i * NR), &columns)
-        if chunk.depth > 0:
-            g.kernels.pack_pixels(packed, source, &depth, &columns)
-        tile.b_stride = (columns.n_pixels + lanes - 1) // lanes * lanes
-        # One vector of pixels is for three panels of rows at a time.
-        panels = 3 if columns.n_pixels <= lanes else 1
-        panel = first_panel
-        while panel < end_panel:
-            row = (p.first_panel + panel) * MR
-            tile.n_rows = min(min(panels, end_panel - panel) * MR, p.R - row)
-            tile.a = packed_rows(p, group, panel, chunk.k)
-            tile.y = g.y.data + (group * p.R + row) * g.y.sc * itemsize
-            if p.bias != NULL and chunk.k == 0:
-                tile.bias = p.bias + (group * p.R + row) * itemsize
-            g.kernels.gemm_tile(&tile)
-            panel += panels
+    tile.next, tile.next_stride, tile.far = NULL, g.channel_stride, chunk.k == 0
+    # One vector of pixels is for three panels of rows at a time.
+    if columns[n - 1].n_pixels <= lanes:
+        n_wide = n - 1
+    panel = first_panel
+    while panel < end_panel:
+        at_once = min(3, end_panel - panel)
+        for j in range(at_once):
+            for i in range(n_wide):
+                tile.panel, tile.b = columns + i, packed + i * bytes
+                tile.b_stride = (tile.panel.n_pixels + lanes - 1) // lanes * lanes
+                tile.next, tile.next_stride, tile.far = NULL, g.channel_stride, chunk.k == 0
+                if next != NULL and line <= n * g.kernels.nr * g.kernels.itemsize:
+                    tile.next = next + line
+                    line += 64
+                multiply_rows(p, &tile, chunk, group, panel + j, 1)
+        if n_wide < n:
+            tile.panel, tile.b = columns + n_wide, packed + n_wide * bytes
+            tile.b_stride = lanes
+            multiply_rows(p, &tile, chunk, group, panel, at_once)
+        panel += at_once
+
+
+cdef inline void multiply_rows(
+    const Product *p, cn_tile_t *tile, Chunk chunk, Py_ssize_t group, Py_ssize_t panel,
+    Py_ssize_t n_panels,
+) noexcept nogil:
+    """Multiply a tile's panel of pixels by n panels of rows."""
+    cdef const cn_kernels_t *kernels = p.pixels.kernels
+    cdef Py_ssize_t row = (p.first_panel + panel) * kernels.mr
+    cdef Py_ssize_t place = group * p.R + row
+    tile.n_rows = min(n_panels * kernels.mr, p.R - row)
+    tile.a = packed_rows(p, group, panel, chunk.k)
+    tile.y = p.pixels.y.data + place * p.pixels.y.sc * kernels.itemsize
+    tile.bias = NULL
+    if p.bias != NULL and chunk.k == 0:
+        tile.bias = p.bias + place * kernels.itemsize
+    kernels.gemm_tile(tile)

@@ -438,6 +438,7 @@ cdef const char *multiply_point(
     tiles.segment, tiles.n_segments, tiles.n_pixels = &columns, 1, columns.len
     tiles.joined = True
     product.panel, product.bias, product.clip, product.addend = &tiles, NULL, False, 0
+    product.far = False
     product.row_stride, product.col_stride = width, 1
     product.a_stride, product.a_panel_stride, product.b_stride = FOLD * MR, MR, width
     while panel < end:
@@ -450,7 +451,7 @@ cdef const char *multiply_point(
                 p, run.group, panel, point
             )
             product.b = input + itemsize * c * width
-            product.next = next
+            product.next, product.next_stride = next, 64 // itemsize
             p.kernels.gemm_tile(&product)
             next += steps.len * 64 * (1 + (at_once > 1))
         panel += at_once

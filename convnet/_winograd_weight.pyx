@@ -173,7 +173,7 @@ cdef Py_ssize_t transform(
     place_block(g, &block, memory)
     open_block(g, &block, index)
     source = load_channels(g, &block, first, chunk.c, chunk.n_channels)
-    cut_panel(g, &block, 0, block.n_rows * block.n_cols, &tiles)
+    cut_panel(g, &block, 0, block.n_rows * block.n_cols, block.segment, &tiles)
     g.kernels.winograd_pixels(
         points, source, &tiles, g.taps.place, g.pixel_stride, chunk.n_channels,
         pitch(g), points_stride(g), is_input, p.m,
@@ -198,7 +198,7 @@ cdef void multiply(
     tile.a_stride, tile.a_panel_stride = pitch(&p.grad_y), p.x.kernels.mr
     tile.b_stride, tile.row_stride, tile.col_stride = pitch(&p.x), p.row_size, 1
     tile.bias, tile.next, tile.addend, tile.clip = NULL, NULL, 0, False
-    tile.accumulate = accumulate
+    tile.accumulate, tile.far = accumulate, False
     for point in range(p.n_points):
         for c in range((channels.n_channels + NR - 1) // NR):
             columns.n_pixels = run.len = min(NR, channels.n_channels - c * NR)

@@ -74,12 +74,14 @@ typedef struct {
                           rows, panels of MR lie a_panel_stride apart */
     const void *b;     /* rows of columns b_stride apart, whole vectors each */
     const void *bias;  /* (n_rows,) or NULL */
-    const void *next;  /* what will be read soon, or NULL: each step fetches a line */
+    const void *next;  /* what will be read soon, or NULL: each step fetches a line,
+                          next_stride from the one before */
     void *y;           /* row r, segment s, pixel j at
                           r * row_stride + out_s + j * col_stride */
     ptrdiff_t n_rows, a_stride, a_panel_stride, b_stride, row_stride, col_stride;
+    ptrdiff_t next_stride;
     const cn_panel_t *panel; /* where the columns go: `out`, `len` and `joined` */
-    int accumulate, clip;
+    int accumulate, clip, far; /* far: y has long left the cache */
     ptrdiff_t addend;
     double low, high;
 } cn_tile_t;

@@ -1,0 +1,7 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]: ...
+def set_result_cache(n_bytes: int) -> None: ...
