@@ -17,8 +17,10 @@ cdef struct Product:
     double low, high
     # Rows are packed in panels of MR. A task is a block with all of them, or for blocks
     # from `n_whole` on one of `n_parts` parts of them.
-    # Many weights are packed and used slice by slice: n_panels from first_panel on.
+    # Weights that are not kept are packed and used slice by slice: n_panels from
+    # first_panel on, and n_chunks of the reduction from first_chunk on.
     Py_ssize_t first_panel, n_panels, n_whole, n_parts, n_tasks
+    Py_ssize_t first_chunk, n_chunks
     Py_ssize_t pack_channels        # channels that are packed together
     char *packed
     char *workspaces

@@ -13,9 +13,10 @@ from convnet._kernels cimport (
 # Packed weights beyond this are made slice by slice: the panels of pixels, which are
 # packed again for each slice, cost little beside so many rows.
 cdef Py_ssize_t MAX_PACKED_BYTES = 16 * 1024 * 1024
-# With one block of pixels each weight is used up at once: slices then stay in the cache
-# between packing and use.
-cdef Py_ssize_t CACHED_BYTES = 4 * 1024 * 1024
+# With few blocks of pixels weights are used up at once: slices of one chunk then stay in
+# the cache between packing and use.
+cdef Py_ssize_t FEW_BLOCKS = 4
+cdef Py_ssize_t CACHED_BYTES = 1280 * 1024
 # Panels of pixels that are packed together fill so much of L2.
 cdef Py_ssize_t PIXEL_BYTES = 192 * 1024
 
@@ -33,8 +34,9 @@ cdef int run_product(
     if work < SERIAL_WORK:
         num_threads = 1             # run_tasks would not share it: cut nothing up
     p.first_panel, p.n_panels = 0, panels
+    p.first_chunk, p.n_chunks = 0, g.n_channel_chunks * g.n_tap_chunks
     if packings is None:
-        p.n_panels = min(panels, max(1, slice_bytes(g) // panel_bytes(p) // p.G))
+        choose_slices(p, panels)
         packed = packed_bytes(p)
     plan_tasks(p, num_threads)
     num_threads = <int> min(num_threads, p.n_tasks)
@@ -46,7 +48,10 @@ cdef int run_product(
     p.packed, p.workspaces = scratch, scratch + packed
     try:
         if packings is None:
-            run_slices(p, panels, num_threads, work)
+            for p.first_chunk in range(
+                0, g.n_channel_chunks * g.n_tap_chunks, p.n_chunks
+            ):
+                run_slices(p, panels, num_threads, work)
             return 0
         if kept is None:
             kept = Packing(packed_bytes(p))
@@ -64,26 +69,44 @@ cdef int run_slices(
     Product *p, Py_ssize_t panels, int num_threads, double work
 ) except -1:
     """Pack as many panels of weights as the scratch holds and multiply, in turns."""
+    cdef const Gather *g = &p.pixels
     cdef Py_ssize_t per_slice = p.n_panels
-    while p.first_panel < panels:
+    work = work / panels * p.n_chunks / (g.n_channel_chunks * g.n_tap_chunks)
+    for p.first_panel in range(0, panels, per_slice):
         p.n_panels = min(per_slice, panels - p.first_panel)
         plan_tasks(p, num_threads)
         pack_weights(p, num_threads)
-        run_tasks(product_task, p, p.n_tasks, num_threads, work * p.n_panels / panels)
-        p.first_panel += per_slice
+        run_tasks(product_task, p, p.n_tasks, num_threads, work * p.n_panels)
+    p.n_panels = per_slice
     return 0
+
+
+cdef void choose_slices(Product *p, Py_ssize_t panels) noexcept nogil:
+    """How many panels of how many chunks are packed at a time."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t most = MAX_PACKED_BYTES
+    if g.n_row_blocks * g.n_col_blocks <= FEW_BLOCKS and g.n_tap_chunks == 1:
+        p.n_chunks, most = 1, CACHED_BYTES
+    p.n_panels = min(panels, max(1, most // panel_bytes(p) // p.G))
 
 
 cdef int pack_weights(Product *p, int num_threads) except -1:
-    cdef Py_ssize_t C = p.pixels.x.C, T = max(p.pixels.taps.n, 1)
+    cdef Py_ssize_t T = max(p.pixels.taps.n, 1), n_tasks
     # Packing a weight takes about as long as 100 operations of the products.
     cdef double work = 100.0 * p.G * p.n_panels * panel_bytes(p) / 4
-    p.pack_channels = max(16, 256 // T)
-    run_tasks(
-        pack_task, p, p.G * ((C + p.pack_channels - 1) // p.pack_channels), num_threads,
-        work,
-    )
+    # Lines of memory that one panel has read serve the next ones, or the next channels.
+    p.pack_channels = 16 if p.row_stride < p.channel_stride else max(16, 256 // T)
+    n_tasks = (slice_channels(p) + p.pack_channels - 1) // p.pack_channels
+    run_tasks(pack_task, p, p.G * n_tasks, num_threads, work)
     return 0
+
+
+cdef inline Py_ssize_t slice_channels(const Product *p) noexcept nogil:
+    """Input channels of the slice in work: all, or those of its chunks."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t first = p.first_chunk // g.n_tap_chunks * g.chunk_channels
+    cdef Py_ssize_t n = p.n_chunks // g.n_tap_chunks * g.chunk_channels
+    return min(n, g.x.C - first)
 
 
 cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
@@ -105,14 +128,11 @@ cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
     p.n_tasks = p.n_whole + (n_blocks - p.n_whole) * p.n_parts
 
 
-cdef inline Py_ssize_t slice_bytes(const Gather *g) noexcept nogil:
-    return MAX_PACKED_BYTES if g.n_row_blocks * g.n_col_blocks > 1 else CACHED_BYTES
-
-
 cdef inline Py_ssize_t panel_bytes(const Product *p) noexcept nogil:
     """Bytes of a panel of packed rows; a vector more keeps panels off the same sets."""
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t depth = g.x.C * g.taps.n
+    cdef Py_ssize_t n = p.n_chunks // g.n_tap_chunks * g.chunk_channels
+    cdef Py_ssize_t depth = min(n, g.x.C) * g.taps.n
     return (depth * g.kernels.mr + g.kernels.lanes) * g.kernels.itemsize
 
 
@@ -138,28 +158,32 @@ cdef inline char *packed_rows(
     const Product *p, Py_ssize_t group, Py_ssize_t panel, Py_ssize_t k
 ) noexcept nogil:
     """A panel's rows from step k of the reduction on."""
+    cdef const Gather *g = &p.pixels
+    k -= p.first_chunk // g.n_tap_chunks * g.chunk_channels * g.taps.n
     return (
         p.packed
         + (group * p.n_panels + panel) * panel_bytes(p)
-        + k * p.pixels.kernels.mr * p.pixels.kernels.itemsize
+        + k * g.kernels.mr * g.kernels.itemsize
     )
 
 
 cdef void pack_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Pack some channels of a group, all panels in work.
-
-    Panels of an input gradient lie side by side in each channel's weights: a line of
-    memory that one has read serves the next.
-    """
+    """Pack some channels of a group, all panels in work."""
     cdef Product *p = <Product *> ctx
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t per_group = (g.x.C + p.pack_channels - 1) // p.pack_channels
+    cdef Py_ssize_t n = slice_channels(p)
+    cdef Py_ssize_t per_group = (n + p.pack_channels - 1) // p.pack_channels
     cdef Py_ssize_t group = i // per_group, c = i % per_group * p.pack_channels
-    cdef Py_ssize_t first = group * p.group_stride + c * p.channel_stride, panel, row
+    cdef Py_ssize_t first, panel, row
     cdef cn_depth_t depth
-    depth.n_channels = min(p.pack_channels, g.x.C - c)
+    depth.n_channels = min(p.pack_channels, n - c)
+    c += p.first_chunk // g.n_tap_chunks * g.chunk_channels
+    first = group * p.group_stride + c * p.channel_stride
     depth.channel_stride = p.channel_stride
     depth.n_taps, depth.tap, depth.ahead = g.taps.n, g.taps.w, 0
+    if p.row_stride < p.channel_stride:
+        # Each channel is a stream of memory, more than the hardware follows.
+        depth.ahead = g.kernels.mr * p.row_stride * max(4, 16 // max(g.taps.n, 1))
     for panel in range(p.n_panels):
         row = (p.first_panel + panel) * g.kernels.mr
         g.kernels.pack_rows(
@@ -191,7 +215,7 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     place_block(g, &block, memory)
     open_block(g, &block, place % n_blocks)
     memory += block_bytes(g)
-    for index in range(g.n_channel_chunks * g.n_tap_chunks):
+    for index in range(p.first_chunk, p.first_chunk + p.n_chunks):
         chunk = get_chunk(g, index)
         if chunk.t == 0 and chunk.depth > 0:
             source = load_channels(g, &block, x, chunk.c, chunk.n_channels)
