@@ -36,13 +36,24 @@ cdef Py_ssize_t TASK_PANELS = 16
 cdef Py_ssize_t TURNED_PIXELS = 2000
 
 
+# Panels of columns that are gathered before they are used: half an L2 of 512 KB.
+cdef Py_ssize_t GATHERED_BYTES = 256 * 1024
+cdef enum:
+    MAX_COLUMNS = 16
+
+# Some panels of columns: where they begin, and where their sums go.
+cdef struct Columns:
+    Py_ssize_t n
+    cn_segment_t panel[MAX_COLUMNS]
+
+
 cdef struct WeightGradient:
     Gather pixels                   # x gathered at the pixels of grad_y
     Image grad_y
     char *grad_w
     Py_ssize_t G, R, C, T           # groups; rows and channels of a group; taps
     Py_ssize_t n_panels, task_panels, n_row_tasks, n_chunks
-    Py_ssize_t n_blocks, n_parts
+    Py_ssize_t n_blocks, n_parts, n_gathered, gathered_size
     # Of each part's blocks, those that are added up now: `n_now` from `first` on.
     Py_ssize_t first, n_now
     # The parts' sums: (n_parts, G, R, C, T), or turned (n_parts, G, T, R, C) with
@@ -159,13 +170,17 @@ cdef void plan_tasks(WeightGradient *p) noexcept nogil:
         p.tap_size = p.R * p.row_size + lanes
         p.group_size = p.T * p.tap_size
     p.part_size = p.G * p.group_size
+    # A panel of gathered columns, with the spill space that packing wants.
+    p.gathered_size = (g.rows * g.cols + lanes) * g.kernels.nr
+    p.n_gathered = GATHERED_BYTES // (p.gathered_size * g.kernels.itemsize)
+    p.n_gathered = max(1, min(p.n_gathered, MAX_COLUMNS))
 
 
 cdef Py_ssize_t gathered_bytes(const WeightGradient *p) noexcept nogil:
-    """Bytes of a panel of gathered columns, with spill space, and their offsets."""
+    """Bytes of panels of gathered columns and of the offsets of one."""
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t n = (g.rows * g.cols + g.kernels.lanes) * g.kernels.nr
-    n = n * g.kernels.itemsize + g.kernels.nr * sizeof(Py_ssize_t)
+    cdef Py_ssize_t n = p.n_gathered * p.gathered_size * g.kernels.itemsize
+    n += g.kernels.nr * sizeof(Py_ssize_t)
     return 0 if g.turned else (n + 63) // 64 * 64
 
 
@@ -203,6 +218,7 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         cut_panel(g, &block, 0, block.n_rows * block.n_cols, block.segment, &pixels)
         prepare_rows(p, &tile, &pixels, packed, group, part, row_task)
         tile.accumulate = index > begin
+        tile.far = index == begin and p.sums == p.grad_w
         if g.turned:
             multiply_turned(p, &tile, chunk, source, &pixels)
         else:
@@ -222,7 +238,6 @@ cdef void prepare_rows(
     tile.y = p.sums + first * p.pixels.kernels.itemsize
     tile.row_stride, tile.col_stride = p.row_size, 1
     tile.bias, tile.next, tile.addend, tile.clip = NULL, NULL, 0, False
-    tile.far = False
     pack_grad_rows(p, pixels, packed, group, first_row, first_row + tile.n_rows)
 
 
@@ -232,20 +247,22 @@ cdef void multiply_turned(
 ) noexcept nogil:
     """Add a block's products to the sums: tap by tap, channels side by side."""
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t NR = g.kernels.nr, itemsize = g.kernels.itemsize, t, c, place
+    cdef Py_ssize_t NR = g.kernels.nr, t, c
+    cdef Columns columns
     rows.steps, rows.n_steps, rows.b_stride = (
         pixels.segment, pixels.n_segments, g.pixel_stride
     )
+    rows.b = source
     for t in range(chunk.t, chunk.t + chunk.n_taps):
+        columns.n = 0
         for c in range((chunk.n_channels + NR - 1) // NR):
-            place = g.taps.place[t] * g.pixel_stride + c * NR
-            rows.b = source + place * itemsize
-            multiply_columns(
-                p,
-                rows,
+            add_columns(
+                &columns,
+                g.taps.place[t] * g.pixel_stride + c * NR,
                 t * p.tap_size + chunk.c + c * NR,
                 min(NR, chunk.n_channels - c * NR),
             )
+        multiply_columns(p, rows, &columns)
 
 
 cdef void multiply_gathered(
@@ -254,41 +271,78 @@ cdef void multiply_gathered(
 ) noexcept nogil:
     """Add a block's products to the sums: columns of all taps, gathered."""
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes, i, n
+    cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes, i, n, width, place
     cdef Py_ssize_t *offset = <Py_ssize_t *> memory
     cdef char *gathered = memory + NR * sizeof(Py_ssize_t)
     cdef cn_segment_t steps
+    cdef Columns columns
     steps.len, steps.in_ = pixels.n_pixels, 0
-    rows.steps, rows.n_steps, rows.b = &steps, 1, gathered
+    rows.steps, rows.n_steps, rows.b, rows.b_stride = &steps, 1, gathered, NR
+    columns.n = 0
     for i in range((chunk.depth + NR - 1) // NR):
         n = min(NR, chunk.depth - i * NR)
+        width = (n + lanes - 1) // lanes * lanes
+        if columns.n == p.n_gathered or width < NR:
+            multiply_columns(p, rows, &columns)
+            columns.n, rows.b_stride = 0, width
+        place = columns.n * p.gathered_size
         place_columns(g, chunk, i * NR, n, offset)
-        g.kernels.pack_taps(gathered, source, offset, n, pixels)
-        rows.b_stride = (n + lanes - 1) // lanes * lanes
-        multiply_columns(p, rows, chunk.k + i * NR, n)
+        g.kernels.pack_taps(
+            gathered + place * g.kernels.itemsize, source, offset, n, pixels
+        )
+        add_columns(&columns, place, chunk.k + i * NR, n)
+    multiply_columns(p, rows, &columns)
+
+
+cdef inline void add_columns(
+    Columns *columns, Py_ssize_t place, Py_ssize_t out, Py_ssize_t n
+) noexcept nogil:
+    """Remember a panel of n columns: where it lies, and where its sums begin."""
+    cdef cn_segment_t *panel = &columns.panel[columns.n]
+    panel.len, panel.in_, panel.out = n, place, out
+    columns.n += 1
 
 
 cdef void multiply_columns(
-    const WeightGradient *p, const cn_tile_t *rows, Py_ssize_t out, Py_ssize_t n
+    const WeightGradient *p, const cn_tile_t *rows, const Columns *columns
 ) noexcept nogil:
-    """All of a task's rows by n columns, whose sums begin `out` behind the rows'."""
-    cdef Py_ssize_t MR = p.pixels.kernels.mr, itemsize = p.pixels.kernels.itemsize, row
+    """All of a task's rows by some panels of columns.
+
+    Each row of sums is written in one run, as long as there are panels.
+    """
+    cdef Py_ssize_t MR = p.pixels.kernels.mr, lanes = p.pixels.kernels.lanes
+    cdef Py_ssize_t row = 0, i, j, n, n_wide = columns.n
     # One vector of columns is for three panels of rows at a time.
-    cdef Py_ssize_t at_once = (3 if n <= p.pixels.kernels.lanes else 1) * MR
-    cdef cn_tile_t tile = rows[0]
-    cdef cn_segment_t run
-    cdef cn_panel_t columns
-    columns.segment, columns.n_segments, columns.joined = &run, 1, True
-    columns.n_pixels = run.len = n
-    run.out = out
-    tile.panel = &columns
-    row = 0
+    if n_wide > 0 and columns.panel[n_wide - 1].len <= lanes:
+        n_wide -= 1
     while row < rows.n_rows:
-        tile.n_rows = min(at_once, rows.n_rows - row)
-        tile.a = <const char *> rows.a + row // MR * rows.a_panel_stride * itemsize
-        tile.y = <char *> rows.y + row * rows.row_stride * itemsize
-        p.pixels.kernels.gemm_tile(&tile)
-        row += at_once
+        n = min(3 * MR, rows.n_rows - row)
+        for j in range((n + MR - 1) // MR):
+            for i in range(n_wide):
+                multiply_tile(
+                    p, rows, &columns.panel[i], row + j * MR, min(MR, n - j * MR)
+                )
+        for i in range(n_wide, columns.n):
+            multiply_tile(p, rows, &columns.panel[i], row, n)
+        row += n
+
+
+cdef inline void multiply_tile(
+    const WeightGradient *p, const cn_tile_t *rows, const cn_segment_t *columns,
+    Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    cdef Py_ssize_t itemsize = p.pixels.kernels.itemsize
+    cdef cn_tile_t tile = rows[0]
+    cdef cn_panel_t panel
+    panel.segment, panel.n_segments, panel.joined = columns, 1, True
+    panel.n_pixels = columns.len
+    tile.panel, tile.n_rows = &panel, n_rows
+    tile.a = <const char *> rows.a + (
+        row // p.pixels.kernels.mr * rows.a_panel_stride * itemsize
+    )
+    tile.b = <const char *> rows.b + columns.in_ * itemsize
+    tile.y = <char *> rows.y + row * rows.row_stride * itemsize
+    p.pixels.kernels.gemm_tile(&tile)
 
 
 cdef void place_columns(
