@@ -30,8 +30,8 @@ from convnet._operands cimport (
 
 cnp.import_array()
 
-# Rows of grad_w in a task, in panels of MR: their packed grad_y fills 1/4 of an L2.
-cdef Py_ssize_t TASK_PANELS = 16
+# Bytes of the packed grad_y of a task, for which x is turned or gathered once.
+cdef Py_ssize_t TASK_BYTES = 640 * 1024
 # Pixels from which a slab is turned though sums of several taps must be turned back.
 cdef Py_ssize_t TURNED_PIXELS = 2000
 
@@ -156,8 +156,10 @@ cdef void plan_tasks(WeightGradient *p) noexcept nogil:
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t tasks, lanes = g.kernels.lanes
     p.n_panels = (p.R + g.kernels.mr - 1) // g.kernels.mr
-    p.task_panels = min(p.n_panels, TASK_PANELS)
+    cdef Py_ssize_t panel_bytes = g.rows * g.cols * g.kernels.mr * g.kernels.itemsize
+    p.task_panels = max(1, TASK_BYTES // panel_bytes)
     p.n_row_tasks = (p.n_panels + p.task_panels - 1) // p.task_panels
+    p.task_panels = (p.n_panels + p.n_row_tasks - 1) // p.n_row_tasks
     p.n_chunks = g.n_channel_chunks * g.n_tap_chunks
     p.n_blocks = g.n_row_blocks * g.n_col_blocks
     tasks = p.G * p.n_chunks * p.n_row_tasks
