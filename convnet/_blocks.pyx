@@ -9,7 +9,7 @@ from convnet._kernels cimport CN_NO_ROW, cn_panel_t, cn_segment_t, cn_slab_t
 # AVX-512: they come from L2 at a rate that the multiply-adds hide.
 cdef Py_ssize_t KC = 576
 # Channels of a turned slab, whatever the number of taps.
-cdef Py_ssize_t TURNED_CHANNELS = 64
+cdef Py_ssize_t TURNED_CHANNELS = 144
 # Bytes of a slab: half an L2 of 1 MB, with its panel.
 cdef Py_ssize_t MAX_SLAB_BYTES = 384 * 1024
 
