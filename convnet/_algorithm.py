@@ -141,13 +141,13 @@ def _direct_gradient_cycles(product: Product, taps: int) -> float:
 
 def _winograd_gradient_cycles(product: Product, m: int) -> float:
     G, R, C, N, H, W = product
-    _, nr, lanes = _kernels.tile_shape(4)
+    _, _, lanes = _kernels.tile_shape(4)
     points, tiles = (m + 2) ** 2, N * -(-H // m) * -(-W // m)
     sums = points * R * C
-    # Each block of about a panel of tiles reads the sums and writes them.
-    multiply = sums * (tiles / 2 / lanes / 0.8 + -(-tiles // nr) * 0.15)
-    # A task has 64 channels and 64 rows: others transform the same tiles again.
-    transforms = tiles / lanes * (C * -(-R // 64) + R * -(-C // 64))
+    # Each block of 64 tiles reads the sums and writes them.
+    multiply = sums * (tiles / 2 / lanes / 0.8 + -(-tiles // 64) * 0.2)
+    # A task has 96 channels and 96 rows: others transform the same tiles again.
+    transforms = tiles / lanes * (C * -(-R // 96) + R * -(-C // 96))
     cycles = {2: 60, 4: 130}[m]
     back = sums * (1.0 if G * sums * 4 < _CACHE_BYTES else 2.5)
     return G * (multiply + transforms * cycles + back)

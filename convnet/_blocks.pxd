@@ -25,9 +25,10 @@ cdef struct Gather:
     # Chunks of the reduction: channels by taps, at most KC together.
     Py_ssize_t chunk_channels, n_channel_chunks, chunk_taps, n_tap_chunks
     # The slab; `direct` reads x itself where it already looks like one.
-    # Turned, its channels come last: pixels of pixel_stride elements; else of one.
-    bint direct, banded, too_large, turned
-    Py_ssize_t pixel_stride
+    # Turned, its channels come last, so many of them whatever the number of taps:
+    # pixels of pixel_stride elements; else of one.
+    bint direct, banded, too_large
+    Py_ssize_t turned, pixel_stride
     Py_ssize_t dh_min, dw_min, span_h, span_w, row_step, n_phases, n_cols, row_pitch
     Py_ssize_t n_tap_rows, max_slab_rows, channel_stride
 
@@ -46,10 +47,10 @@ cdef struct Block:
 cdef struct Chunk:
     Py_ssize_t c, n_channels, t, n_taps, k, depth
 
-# Decide blocks of at most so many panels of pixels, chunks and slab, from the shapes
+# Decide blocks of at most so many pixels, chunks and slab, from the shapes
 # alone (never from the threads); or take the blocks of a gather at the same pixels.
 cdef void plan_gather(
-    Gather *g, bint allow_direct, bint turned, Py_ssize_t max_panels
+    Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t max_pixels
 ) noexcept nogil
 cdef void plan_gather_like(Gather *g, const Gather *other) noexcept nogil
 

@@ -8,19 +8,17 @@ from convnet._kernels cimport CN_NO_ROW, cn_panel_t, cn_segment_t, cn_slab_t
 # Length of the reduction that one packed panel holds. KC * NR floats are 110 KB with
 # AVX-512: they come from L2 at a rate that the multiply-adds hide.
 cdef Py_ssize_t KC = 576
-# Channels of a turned slab, whatever the number of taps.
-cdef Py_ssize_t TURNED_CHANNELS = 144
 # Bytes of a slab: half an L2 of 1 MB, with its panel.
 cdef Py_ssize_t MAX_SLAB_BYTES = 384 * 1024
 
 
 cdef void plan_gather(
-    Gather *g, bint allow_direct, bint turned, Py_ssize_t max_panels
+    Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t max_pixels
 ) noexcept nogil:
     measure_taps(g)
     g.turned = turned
     g.direct = allow_direct and reads_only_inside(g)
-    choose_blocks(g, max_panels * g.kernels.nr)
+    choose_blocks(g, max_pixels)
     lay_out_slab(g)
 
 
@@ -169,7 +167,7 @@ cdef void choose_chunks(Gather *g) noexcept nogil:
     g.chunk_taps = (T + g.n_tap_chunks - 1) // g.n_tap_chunks
     n = max(KC // T, 1)
     if g.turned:
-        n = max(n, TURNED_CHANNELS)
+        n = max(n, g.turned)
     if not g.direct:
         room = MAX_SLAB_BYTES // (g.channel_stride * g.kernels.itemsize)
         n = min(n, max(room, 1))

@@ -32,6 +32,8 @@ cnp.import_array()
 
 # Bytes of the packed grad_y of a task, for which x is turned or gathered once.
 cdef Py_ssize_t TASK_BYTES = 640 * 1024
+# Channels of a turned slab: three panels of columns.
+cdef Py_ssize_t TURNED_CHANNELS = 144
 # Pixels from which a slab is turned though sums of several taps must be turned back.
 cdef Py_ssize_t TURNED_PIXELS = 2000
 
@@ -98,7 +100,12 @@ def grad_weight(
         place_tap_arrays(&g.taps, memory, T)
         for t in range(T):
             add_tap(&g.taps, t // KW * DH - PT, t % KW * DW - PL, t)
-        plan_gather(g, False, is_better_turned(&p), MAX_PANELS)
+        plan_gather(
+            g,
+            False,
+            TURNED_CHANNELS if is_better_turned(&p) else 0,
+            MAX_PANELS * g.kernels.nr,
+        )
         require_slab(g)
         run_weight_gradient(&p, num_threads, plans)
     finally:

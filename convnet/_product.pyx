@@ -29,7 +29,7 @@ cdef int run_product(
     cdef double work = 2.0 * p.G * p.R * g.x.C * g.taps.n * g.y.N * g.y.H * g.y.W
     cdef Packing kept = find_packing(packings, "direct", g.kernels.itemsize)
     cdef char *scratch
-    plan_gather(g, True, False, MAX_PANELS)
+    plan_gather(g, True, 0, MAX_PANELS * g.kernels.nr)
     require_slab(g)
     if work < SERIAL_WORK:
         num_threads = 1             # run_tasks would not share it: cut nothing up

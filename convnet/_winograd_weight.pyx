@@ -29,6 +29,12 @@ from convnet._operands cimport (
 cnp.import_array()
 
 
+# Channels of a task, by as many rows: the sums of all points fill half an L2.
+cdef Py_ssize_t TURNED_CHANNELS = 96
+# Tiles of a block: its sums are read and written once for so many.
+cdef Py_ssize_t MAX_TILES = 64
+
+
 cdef struct WinogradWeight:
     Gather x, grad_y                # at the same tiles
     char *grad_w
@@ -66,7 +72,7 @@ def grad_weight(
         add_tap(&p.grad_y.taps, t // m, t % m, t)
     describe(&p.x, x, grad_y, p.C, m)
     describe(&p.grad_y, grad_y, grad_y, p.R, m)
-    plan_gather(&p.x, False, True, 1)
+    plan_gather(&p.x, False, TURNED_CHANNELS, MAX_TILES)
     plan_gather_like(&p.grad_y, &p.x)
     require_slab(&p.x)
     require_slab(&p.grad_y)
