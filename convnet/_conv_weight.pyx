@@ -265,6 +265,9 @@ cdef void multiply_turned(
     for t in range(chunk.t, chunk.t + chunk.n_taps):
         columns.n = 0
         for c in range((chunk.n_channels + NR - 1) // NR):
+            if columns.n == MAX_COLUMNS:
+                multiply_columns(p, rows, &columns)
+                columns.n = 0
             add_columns(
                 &columns,
                 g.taps.place[t] * g.pixel_stride + c * NR,
