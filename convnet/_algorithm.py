@@ -6,6 +6,7 @@ and the precision policy alone, never from timing or threads: one shape always t
 same way. The constants were fitted to measurements on a Zen 5 core.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ ALLOWED = {"strict": ALGORITHMS[:2], "default": ALGORITHMS}
 
 # A call of less work is direct: the choice would cost more than it brings. So are thin
 # ones: transforms are for channels that are used many times.
-_SMALL_WORK, _THIN = 4e6, 8
+_SMALL_WORK, _THIN = 1e6, 3
 # Share of the FMA rate that the register tile reaches with the panels around it; for
 # Winograd's products, by the vectors of a run of tiles.
 _DIRECT_RATE, _WINOGRAD_RATE = 0.8, {1: 0.72, 2: 0.78, 3: 0.8}
@@ -28,7 +29,7 @@ _DIRECT_RATE, _WINOGRAD_RATE = 0.8, {1: 0.72, 2: 0.78, 3: 0.8}
 _PACKING = 0.7
 # Cycles per vector of tiles and channel of the two transforms, and per panel of filters
 # and channel of the weights' one.
-_TRANSFORMS = {2: (200, 90, 50), 4: (400, 200, 110)}
+_TRANSFORMS = {2: (200, 110, 50), 4: (400, 260, 110)}
 # Transformed weights: bytes a cycle that are written, and read again for each run of
 # tiles, while a cache holds them and where memory sets the pace.
 _CACHE_BYTES, _CACHE_RATES, _MEMORY_RATES = 12e6, (8.0, 16.0), (3.0, 6.0)
@@ -74,7 +75,14 @@ def choose(
     small = product.work(9) < _SMALL_WORK or min(product.rows, product.channels) < _THIN
     if small or dtype.itemsize != 4 or not _fits(window):
         return "direct"
-    costs = estimates(product, window, precision, prepared, gradient)
+    call = product, window, precision, prepared, gradient
+    return _fastest(_kernels.get_isa(), *call)
+
+
+@lru_cache(maxsize=256)
+def _fastest(isa: str, *call: Any) -> str:
+    """Return the algorithm with the least estimate: training asks again and again."""
+    costs = estimates(*call)
     return min(costs, key=costs.__getitem__)
 
 
@@ -108,7 +116,7 @@ def _direct_cycles(product: Product, taps: int, prepared: bool) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
     vectors = -(-N * H * W // lanes)
-    rows = -(-R // mr) * mr
+    rows = R if R <= mr // 2 else -(-R // mr) * mr
     # Two multiply-adds a cycle; packing a vector of pixels takes three cycles.
     before = 0.0 if prepared else rows * _PACKING
     return G * C * taps * (vectors * (rows / 2 / _DIRECT_RATE + 3) + before)
@@ -118,12 +126,18 @@ def _winograd_cycles(product: Product, m: int, prepared: bool) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
     points = (m + 2) ** 2
-    vectors = -(-N * -(-H // m) * -(-W // m) // lanes)
+    tiles = N * -(-H // m) * -(-W // m)
+    vectors = -(-tiles // lanes)
     panels = -(-R // mr)
     to_points, from_points, weights = _TRANSFORMS[m]
-    # Vectors of a run, as in _winograd.plan_runs; each run reads all weights again.
-    run = max(1, min(3, vectors, 2**22 // (points * C * lanes * 4)))
-    multiply = points * C * panels * mr * vectors / 2 / _WINOGRAD_RATE[run]
+    # Vectors of a panel and of a run, as in _winograd.plan_runs; each run reads all
+    # weights again.
+    vector_bytes = points * C * lanes * 4
+    panel = max(1, min(3, vectors, 2**23 // vector_bytes))
+    run = panel * (1 + (panel * vector_bytes > 2**20))
+    # A few tiles at the end cost less than a vector.
+    multiplied = vectors - 0.6 * (vectors > 1 and 0 < tiles % lanes <= 4)
+    multiply = points * C * panels * mr * multiplied / 2 / _WINOGRAD_RATE[panel]
     transform = vectors * (C * to_points + R * from_points)
     size = points * C * panels * mr * 4
     write, read = _CACHE_RATES if G * size < _CACHE_BYTES else _MEMORY_RATES
@@ -143,11 +157,13 @@ def _winograd_gradient_cycles(product: Product, m: int) -> float:
     G, R, C, N, H, W = product
     _, _, lanes = _kernels.tile_shape(4)
     points, tiles = (m + 2) ** 2, N * -(-H // m) * -(-W // m)
+    # Channels fill whole vectors, and the rows' transforms as well.
+    C, R_vectors = -(-C // lanes) * lanes, -(-R // lanes) * lanes
     sums = points * R * C
     # Each block of 64 tiles reads the sums and writes them.
     multiply = sums * (tiles / 2 / lanes / 0.8 + -(-tiles // 64) * 0.2)
     # A task has 96 channels and 96 rows: others transform the same tiles again.
-    transforms = tiles / lanes * (C * -(-R // 96) + R * -(-C // 96))
+    transforms = tiles / lanes * (C * -(-R // 96) + R_vectors * -(-C // 96))
     cycles = {2: 60, 4: 130}[m]
     back = sums * (1.0 if G * sums * 4 < _CACHE_BYTES else 2.5)
     return G * (multiply + transforms * cycles + back)
