@@ -21,6 +21,7 @@ cdef struct Product:
     # first_panel on, and n_chunks of the reduction from first_chunk on.
     Py_ssize_t first_panel, n_panels, n_whole, n_parts, n_tasks
     Py_ssize_t first_chunk, n_chunks
+    Py_ssize_t num_threads
     Py_ssize_t pack_channels        # channels that are packed together
     char *packed
     char *workspaces

@@ -39,7 +39,7 @@ cdef int run_product(
         choose_slices(p, panels)
         packed = packed_bytes(p)
     plan_tasks(p, num_threads)
-    num_threads = <int> min(num_threads, p.n_tasks)
+    p.num_threads = num_threads = <int> min(num_threads, p.n_tasks)
     p.workspace_bytes = workspace_bytes(p)
     if plans is not None:
         plans.append(outline(g, p.n_tasks, packed + num_threads * p.workspace_bytes))
@@ -239,7 +239,6 @@ cdef void multiply_chunk(
     cdef Py_ssize_t together = min(MAX_PANELS, max(1, PIXEL_BYTES // max(bytes, 1)))
     cdef cn_panel_t columns[MAX_PANELS]
     cdef cn_segment_t *segment
-    cdef const char *next
     cdef cn_depth_t depth
     depth.n_channels, depth.channel_stride = chunk.n_channels, g.channel_stride
     depth.n_taps, depth.tap = chunk.n_taps, g.taps.place + chunk.t
@@ -256,19 +255,44 @@ cdef void multiply_chunk(
                 g.kernels.pack_pixels(
                     packed + (i - first) * bytes, source, &depth, &columns[i - first]
                 )
-        next = NULL
-        if g.direct and g.taps.n == 1:
-            next = source + columns[0].segment[0].in_ * g.kernels.itemsize
-            if end * NR < n_pixels:
-                next += (end - first) * NR * g.kernels.itemsize
-            elif chunk.c + chunk.n_channels < g.x.C:
-                next = source + (chunk.n_channels * g.channel_stride + block.row_in[0]) * g.kernels.itemsize
-            else:
-                next += (n_pixels - first * NR - chunk.c * g.channel_stride) * g.kernels.itemsize
         multiply_panels(
-            p, chunk, columns, end - first, packed, next, group, first_panel, end_panel
+            p,
+            chunk,
+            columns,
+            end - first,
+            packed,
+            find_next(p, block, chunk, source, end * NR),
+            group,
+            first_panel,
+            end_panel,
         )
         first = end
+
+
+cdef const char *find_next(
+    const Product *p, const Block *block, Chunk chunk, const char *source,
+    Py_ssize_t pixel,
+) noexcept nogil:
+    """What a task reads when it has used a block's pixels up to `pixel`, or NULL.
+
+    Only images that are read in place, at one tap, are worth to be fetched so early.
+    """
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t place = 0, row
+    if not g.direct or g.taps.n != 1:
+        return NULL
+    if pixel < block.n_rows * block.n_cols:
+        place = block.row_in[pixel // block.n_cols] + pixel % block.n_cols
+    elif chunk.c + chunk.n_channels < g.x.C:
+        place = chunk.n_channels * g.channel_stride + block.row_in[0]
+    else:
+        # Threads take turns: this one's next block comes after theirs.
+        row = block.first_row + p.num_threads * g.rows
+        if row >= g.y.N * g.y.H:
+            return NULL
+        place = row // g.y.H * g.x.sn + row % g.y.H * g.step_h * g.x.sh
+        place += block.first_col - chunk.c * g.channel_stride
+    return source + (place + g.taps.place[0]) * g.kernels.itemsize
 
 
 cdef void multiply_panels(
@@ -302,7 +326,7 @@ cdef void multiply_panels(
             for i in range(n_wide):
                 tile.panel, tile.b = columns + i, packed + i * bytes
                 tile.b_stride = (tile.panel.n_pixels + lanes - 1) // lanes * lanes
-                tile.next, tile.next_stride, tile.far = NULL, g.channel_stride, chunk.k == 0
+                tile.next = NULL
                 if next != NULL and line <= n * g.kernels.nr * g.kernels.itemsize:
                     tile.next = next + line
                     line += 64
