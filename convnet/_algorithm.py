@@ -116,7 +116,7 @@ def _direct_cycles(product: Product, taps: int, prepared: bool) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
     vectors = -(-N * H * W // lanes)
-    rows = R if R <= mr // 2 else -(-R // mr) * mr
+    rows = -(-R // mr) * mr if mr < 2 * R else R
     # Two multiply-adds a cycle; packing a vector of pixels takes three cycles.
     before = 0.0 if prepared else rows * _PACKING
     return G * C * taps * (vectors * (rows / 2 / _DIRECT_RATE + 3) + before)

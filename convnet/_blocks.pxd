@@ -68,8 +68,8 @@ cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil
 cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogil
 
 # Turn to block `index`; then bring in channels [c, c + n) of a group's x, and cut runs
-# of output pixels into segments, which panels may keep side by side: those of all panels
-# together are at most a block's rows and panels.
+# of output pixels into segments. Panels may keep theirs side by side: there are at most
+# as many as a block has rows and panels.
 cdef void open_block(const Gather *g, Block *block, Py_ssize_t index) noexcept nogil
 cdef const char *load_channels(
     const Gather *g, const Block *block, const char *x, Py_ssize_t c, Py_ssize_t n

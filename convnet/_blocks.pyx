@@ -230,14 +230,13 @@ cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil:
 
 
 cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogil:
-    cdef Py_ssize_t n_rows = g.max_slab_rows + 2 * g.rows
+    cdef Py_ssize_t n = (g.max_slab_rows + 2 * g.rows) * sizeof(Py_ssize_t)
+    n += (g.rows + MAX_PANELS + 1) * sizeof(cn_segment_t)
     block.slab_row = <Py_ssize_t *> memory
     block.row_in = block.slab_row + g.max_slab_rows
     block.row_out = block.row_in + g.rows
     block.segment = <cn_segment_t *> (block.row_out + g.rows)
-    block.slab = memory + (
-        n_rows * sizeof(Py_ssize_t) + (g.rows + MAX_PANELS + 1) * sizeof(cn_segment_t) + 63
-    ) // 64 * 64
+    block.slab = memory + (n + 63) // 64 * 64
 
 
 cdef void open_block(const Gather *g, Block *block, Py_ssize_t index) noexcept nogil:

@@ -22,10 +22,13 @@ from convnet._blocks cimport (
 )
 from convnet._kernels cimport (
     SLICE_WORK, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t,
-    cn_segment_t, cn_tile_t, give_back, run_tasks, take_scratch,
+    cn_tile_t, give_back, run_tasks, take_scratch,
 )
 from convnet._operands cimport (
     Image, add_tap, describe_array, describe_rows, place_tap_arrays, take_tap_memory,
+)
+from convnet._weight_columns cimport (
+    gathered_bytes, multiply_gathered, multiply_turned,
 )
 
 cnp.import_array()
@@ -38,24 +41,13 @@ cdef Py_ssize_t TURNED_CHANNELS = 144
 cdef Py_ssize_t TURNED_PIXELS = 2000
 
 
-# Panels of columns that are gathered before they are used: half an L2 of 512 KB.
-cdef Py_ssize_t GATHERED_BYTES = 256 * 1024
-cdef enum:
-    MAX_COLUMNS = 16
-
-# Some panels of columns: where they begin, and where their sums go.
-cdef struct Columns:
-    Py_ssize_t n
-    cn_segment_t panel[MAX_COLUMNS]
-
-
 cdef struct WeightGradient:
     Gather pixels                   # x gathered at the pixels of grad_y
     Image grad_y
     char *grad_w
     Py_ssize_t G, R, C, T           # groups; rows and channels of a group; taps
     Py_ssize_t n_panels, task_panels, n_row_tasks, n_chunks
-    Py_ssize_t n_blocks, n_parts, n_gathered, gathered_size
+    Py_ssize_t n_blocks, n_parts
     # Of each part's blocks, those that are added up now: `n_now` from `first` on.
     Py_ssize_t first, n_now
     # The parts' sums: (n_parts, G, R, C, T), or turned (n_parts, G, T, R, C) with
@@ -179,18 +171,6 @@ cdef void plan_tasks(WeightGradient *p) noexcept nogil:
         p.tap_size = p.R * p.row_size + lanes
         p.group_size = p.T * p.tap_size
     p.part_size = p.G * p.group_size
-    # A panel of gathered columns, with the spill space that packing wants.
-    p.gathered_size = (g.rows * g.cols + lanes) * g.kernels.nr
-    p.n_gathered = GATHERED_BYTES // (p.gathered_size * g.kernels.itemsize)
-    p.n_gathered = max(1, min(p.n_gathered, MAX_COLUMNS))
-
-
-cdef Py_ssize_t gathered_bytes(const WeightGradient *p) noexcept nogil:
-    """Bytes of panels of gathered columns and of the offsets of one."""
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t n = p.n_gathered * p.gathered_size * g.kernels.itemsize
-    n += g.kernels.nr * sizeof(Py_ssize_t)
-    return 0 if g.turned else (n + 63) // 64 * 64
 
 
 cdef Py_ssize_t workspace_bytes(const WeightGradient *p) noexcept nogil:
@@ -198,7 +178,7 @@ cdef Py_ssize_t workspace_bytes(const WeightGradient *p) noexcept nogil:
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t rows = p.task_panels * g.kernels.mr * g.rows * g.cols
     return (
-        block_bytes(g) + gathered_bytes(p) + rows * g.kernels.itemsize + 4095
+        block_bytes(g) + gathered_bytes(g) + rows * g.kernels.itemsize + 4095
     ) // 4096 * 4096
 
 
@@ -220,7 +200,7 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef Block block
     place_block(g, &block, memory)
     memory += block_bytes(g)
-    packed = memory + gathered_bytes(p)
+    packed = memory + gathered_bytes(g)
     for index in range(begin + p.first, min(begin + p.first + p.n_now, end)):
         open_block(g, &block, index)
         source = load_channels(g, &block, x, chunk.c, chunk.n_channels)
@@ -229,9 +209,9 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         tile.accumulate = index > begin
         tile.far = index == begin and p.sums == p.grad_w
         if g.turned:
-            multiply_turned(p, &tile, chunk, source, &pixels)
+            multiply_turned(g, &tile, chunk, source, &pixels, p.tap_size)
         else:
-            multiply_gathered(p, &tile, chunk, source, &pixels, memory)
+            multiply_gathered(g, &tile, chunk, source, &pixels, memory)
 
 
 cdef void prepare_rows(
@@ -248,125 +228,6 @@ cdef void prepare_rows(
     tile.row_stride, tile.col_stride = p.row_size, 1
     tile.bias, tile.next, tile.addend, tile.clip = NULL, NULL, 0, False
     pack_grad_rows(p, pixels, packed, group, first_row, first_row + tile.n_rows)
-
-
-cdef void multiply_turned(
-    const WeightGradient *p, cn_tile_t *rows, Chunk chunk, const char *source,
-    const cn_panel_t *pixels,
-) noexcept nogil:
-    """Add a block's products to the sums: tap by tap, channels side by side."""
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t NR = g.kernels.nr, t, c
-    cdef Columns columns
-    rows.steps, rows.n_steps, rows.b_stride = (
-        pixels.segment, pixels.n_segments, g.pixel_stride
-    )
-    rows.b = source
-    for t in range(chunk.t, chunk.t + chunk.n_taps):
-        columns.n = 0
-        for c in range((chunk.n_channels + NR - 1) // NR):
-            if columns.n == MAX_COLUMNS:
-                multiply_columns(p, rows, &columns)
-                columns.n = 0
-            add_columns(
-                &columns,
-                g.taps.place[t] * g.pixel_stride + c * NR,
-                t * p.tap_size + chunk.c + c * NR,
-                min(NR, chunk.n_channels - c * NR),
-            )
-        multiply_columns(p, rows, &columns)
-
-
-cdef void multiply_gathered(
-    const WeightGradient *p, cn_tile_t *rows, Chunk chunk, const char *source,
-    const cn_panel_t *pixels, char *memory,
-) noexcept nogil:
-    """Add a block's products to the sums: columns of all taps, gathered."""
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes, i, n, width, place
-    cdef Py_ssize_t *offset = <Py_ssize_t *> memory
-    cdef char *gathered = memory + NR * sizeof(Py_ssize_t)
-    cdef cn_segment_t steps
-    cdef Columns columns
-    steps.len, steps.in_ = pixels.n_pixels, 0
-    rows.steps, rows.n_steps, rows.b, rows.b_stride = &steps, 1, gathered, NR
-    columns.n = 0
-    for i in range((chunk.depth + NR - 1) // NR):
-        n = min(NR, chunk.depth - i * NR)
-        width = (n + lanes - 1) // lanes * lanes
-        if columns.n == p.n_gathered or width < NR:
-            multiply_columns(p, rows, &columns)
-            columns.n, rows.b_stride = 0, width
-        place = columns.n * p.gathered_size
-        place_columns(g, chunk, i * NR, n, offset)
-        g.kernels.pack_taps(
-            gathered + place * g.kernels.itemsize, source, offset, n, pixels
-        )
-        add_columns(&columns, place, chunk.k + i * NR, n)
-    multiply_columns(p, rows, &columns)
-
-
-cdef inline void add_columns(
-    Columns *columns, Py_ssize_t place, Py_ssize_t out, Py_ssize_t n
-) noexcept nogil:
-    """Remember a panel of n columns: where it lies, and where its sums begin."""
-    cdef cn_segment_t *panel = &columns.panel[columns.n]
-    panel.len, panel.in_, panel.out = n, place, out
-    columns.n += 1
-
-
-cdef void multiply_columns(
-    const WeightGradient *p, const cn_tile_t *rows, const Columns *columns
-) noexcept nogil:
-    """All of a task's rows by some panels of columns.
-
-    Each row of sums is written in one run, as long as there are panels.
-    """
-    cdef Py_ssize_t MR = p.pixels.kernels.mr, lanes = p.pixels.kernels.lanes
-    cdef Py_ssize_t row = 0, i, j, n, n_wide = columns.n
-    # One vector of columns is for three panels of rows at a time.
-    if n_wide > 0 and columns.panel[n_wide - 1].len <= lanes:
-        n_wide -= 1
-    while row < rows.n_rows:
-        n = min(3 * MR, rows.n_rows - row)
-        for j in range((n + MR - 1) // MR):
-            for i in range(n_wide):
-                multiply_tile(
-                    p, rows, &columns.panel[i], row + j * MR, min(MR, n - j * MR)
-                )
-        for i in range(n_wide, columns.n):
-            multiply_tile(p, rows, &columns.panel[i], row, n)
-        row += n
-
-
-cdef inline void multiply_tile(
-    const WeightGradient *p, const cn_tile_t *rows, const cn_segment_t *columns,
-    Py_ssize_t row, Py_ssize_t n_rows,
-) noexcept nogil:
-    cdef Py_ssize_t itemsize = p.pixels.kernels.itemsize
-    cdef cn_tile_t tile = rows[0]
-    cdef cn_panel_t panel
-    panel.segment, panel.n_segments, panel.joined = columns, 1, True
-    panel.n_pixels = columns.len
-    tile.panel, tile.n_rows = &panel, n_rows
-    tile.a = <const char *> rows.a + (
-        row // p.pixels.kernels.mr * rows.a_panel_stride * itemsize
-    )
-    tile.b = <const char *> rows.b + columns.in_ * itemsize
-    tile.y = <char *> rows.y + row * rows.row_stride * itemsize
-    p.pixels.kernels.gemm_tile(&tile)
-
-
-cdef void place_columns(
-    const Gather *g, Chunk chunk, Py_ssize_t k, Py_ssize_t n, Py_ssize_t *offset
-) noexcept nogil:
-    """Slab offsets of columns [k, k + n) of a chunk."""
-    cdef Py_ssize_t i
-    for i in range(n):
-        offset[i] = (
-            (k + i) // chunk.n_taps * g.channel_stride
-            + g.taps.place[chunk.t + (k + i) % chunk.n_taps]
-        )
 
 
 cdef void pack_grad_rows(

@@ -163,8 +163,8 @@ cdef int run_tasks(
     cn_task_t task, void *ctx, Py_ssize_t n, int n_threads, double work
 ) except -1
 
-# Memory to be freed with `free`, which begins on a page; much of it comes in huge pages,
-# where the system has them. NULL when there is none.
+# Memory to be freed with `free`, which begins on a page; NULL when there is none. Much
+# of it comes in huge pages, where the system has them.
 cdef void *allocate_pages(Py_ssize_t n_bytes) noexcept
 
 # Page-aligned memory for one call, with the GIL held; MemoryError with the number of

@@ -13,8 +13,8 @@ from convnet._kernels cimport (
 # Packed weights beyond this are made slice by slice: the panels of pixels, which are
 # packed again for each slice, cost little beside so many rows.
 cdef Py_ssize_t MAX_PACKED_BYTES = 16 * 1024 * 1024
-# With few blocks of pixels weights are used up at once: slices of one chunk then stay in
-# the cache between packing and use.
+# With few blocks of pixels weights are used up at once: slices of one chunk then stay
+# in the cache between packing and use.
 cdef Py_ssize_t FEW_BLOCKS = 4
 cdef Py_ssize_t CACHED_BYTES = 1280 * 1024
 # Panels of pixels that are packed together fill so much of L2.
@@ -199,74 +199,77 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """One block of pixels of one group, by all of its rows or a part of them."""
     cdef Product *p = <Product *> ctx
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t n_blocks = g.n_row_blocks * g.n_col_blocks, index
-    cdef Py_ssize_t place = i, first_panel = 0, end_panel = p.n_panels
+    cdef Py_ssize_t n_blocks = g.n_row_blocks * g.n_col_blocks, index, place = i
+    cdef char *memory = p.workspaces + worker * p.workspace_bytes
+    cdef const char *source = NULL
+    cdef const char *x
+    cdef Block block
+    cdef Operands some
+    some.first_panel, some.end_panel = 0, p.n_panels
     if i >= p.n_whole:
         place = p.n_whole + (i - p.n_whole) // p.n_parts
         index = (i - p.n_whole) % p.n_parts
-        first_panel = index * p.n_panels // p.n_parts
-        end_panel = (index + 1) * p.n_panels // p.n_parts
-    cdef Py_ssize_t group = place // n_blocks
-    cdef char *memory = p.workspaces + worker * p.workspace_bytes
-    cdef const char *source = NULL
-    cdef const char *x = g.x.data + group * g.x.C * g.x.sc * g.kernels.itemsize
-    cdef Block block
-    cdef Chunk chunk
+        some.first_panel = index * p.n_panels // p.n_parts
+        some.end_panel = (index + 1) * p.n_panels // p.n_parts
+    some.group, some.packed = place // n_blocks, memory + block_bytes(g)
+    x = g.x.data + some.group * g.x.C * g.x.sc * g.kernels.itemsize
     place_block(g, &block, memory)
     open_block(g, &block, place % n_blocks)
-    memory += block_bytes(g)
     for index in range(p.first_chunk, p.first_chunk + p.n_chunks):
-        chunk = get_chunk(g, index)
-        if chunk.t == 0 and chunk.depth > 0:
-            source = load_channels(g, &block, x, chunk.c, chunk.n_channels)
-        multiply_chunk(
-            p, &block, chunk, source, memory, group, first_panel, end_panel
-        )
+        some.chunk = get_chunk(g, index)
+        some.panel_bytes = pixel_panel_bytes(g, some.chunk.depth)
+        if some.chunk.t == 0 and some.chunk.depth > 0:
+            source = load_channels(g, &block, x, some.chunk.c, some.chunk.n_channels)
+        multiply_chunk(p, &block, source, &some)
+
+
+# Some panels of a block's pixels, packed for one chunk, and the rows to multiply with.
+cdef struct Operands:
+    Chunk chunk
+    Py_ssize_t group, first_panel, end_panel
+    char *packed                    # panels of pixels, panel_bytes apart
+    Py_ssize_t n, panel_bytes
+    cn_panel_t columns[MAX_PANELS]
+    const char *next                # what is read after them, or NULL
 
 
 cdef void multiply_chunk(
-    const Product *p, const Block *block, Chunk chunk, const char *source, char *packed,
-    Py_ssize_t group, Py_ssize_t first_panel, Py_ssize_t end_panel,
+    const Product *p, const Block *block, const char *source, Operands *some
 ) noexcept nogil:
     """Add one chunk's products to a block of y: its pixels by some panels of rows.
 
-    As many panels of pixels are packed together as L2 holds beside the rest. Then rows of
-    y are written in long runs, which the hardware sees coming.
+    As many panels of pixels are packed together as L2 holds beside the rest. Then rows
+    of y are written in long runs, which the hardware sees coming.
     """
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t NR = g.kernels.nr, n_pixels = block.n_rows * block.n_cols
-    cdef Py_ssize_t first = 0, end, i, bytes = pixel_panel_bytes(g, chunk.depth)
-    cdef Py_ssize_t together = min(MAX_PANELS, max(1, PIXEL_BYTES // max(bytes, 1)))
-    cdef cn_panel_t columns[MAX_PANELS]
+    cdef Py_ssize_t n_panels = (n_pixels + NR - 1) // NR, first = 0, i, pixel
+    cdef Py_ssize_t together = PIXEL_BYTES // max(some.panel_bytes, 1)
     cdef cn_segment_t *segment
     cdef cn_depth_t depth
-    depth.n_channels, depth.channel_stride = chunk.n_channels, g.channel_stride
-    depth.n_taps, depth.tap = chunk.n_taps, g.taps.place + chunk.t
+    depth.n_channels, depth.channel_stride = some.chunk.n_channels, g.channel_stride
+    depth.n_taps, depth.tap = some.chunk.n_taps, g.taps.place + some.chunk.t
     depth.ahead = NR if g.direct else 0
-    while first * NR < n_pixels:
-        end = min(first + together, (n_pixels + NR - 1) // NR)
+    together = min(max(together, 1), MAX_PANELS)
+    while first < n_panels:
+        some.n = min(together, n_panels - first)
         segment = block.segment
-        for i in range(first, end):
+        for i in range(some.n):
+            pixel = (first + i) * NR
             cut_panel(
-                g, block, i * NR, min(NR, n_pixels - i * NR), segment, &columns[i - first]
+                g, block, pixel, min(NR, n_pixels - pixel), segment, &some.columns[i]
             )
-            segment += columns[i - first].n_segments
-            if chunk.depth > 0:
+            segment += some.columns[i].n_segments
+            if some.chunk.depth > 0:
                 g.kernels.pack_pixels(
-                    packed + (i - first) * bytes, source, &depth, &columns[i - first]
+                    some.packed + i * some.panel_bytes,
+                    source,
+                    &depth,
+                    &some.columns[i],
                 )
-        multiply_panels(
-            p,
-            chunk,
-            columns,
-            end - first,
-            packed,
-            find_next(p, block, chunk, source, end * NR),
-            group,
-            first_panel,
-            end_panel,
-        )
-        first = end
+        first += some.n
+        some.next = find_next(p, block, some.chunk, source, first * NR)
+        multiply_panels(p, some)
 
 
 cdef const char *find_next(
@@ -278,7 +281,7 @@ cdef const char *find_next(
     Only images that are read in place, at one tap, are worth to be fetched so early.
     """
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t place = 0, row
+    cdef Py_ssize_t place, row
     if not g.direct or g.taps.n != 1:
         return NULL
     if pixel < block.n_rows * block.n_cols:
@@ -295,61 +298,57 @@ cdef const char *find_next(
     return source + (place + g.taps.place[0]) * g.kernels.itemsize
 
 
-cdef void multiply_panels(
-    const Product *p, Chunk chunk, const cn_panel_t *columns, Py_ssize_t n,
-    const char *packed, const char *next, Py_ssize_t group, Py_ssize_t first_panel,
-    Py_ssize_t end_panel,
-) noexcept nogil:
-    """Multiply n packed panels of pixels by some panels of rows."""
+cdef void multiply_panels(const Product *p, Operands *some) noexcept nogil:
+    """Multiply packed panels of pixels by some panels of rows."""
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t lanes = g.kernels.lanes, bytes = pixel_panel_bytes(g, chunk.depth)
-    cdef Py_ssize_t panel, i, j, at_once, n_wide = n, line = 0
+    cdef Py_ssize_t panel = some.first_panel, i, j, at_once, n_wide = some.n
+    cdef Py_ssize_t next = 0, line = 64
+    cdef Py_ssize_t next_bytes = some.n * g.kernels.nr * g.kernels.itemsize + line
     cdef cn_segment_t steps
     cdef cn_tile_t tile
-    steps.len, steps.in_ = chunk.depth, 0
-    tile.steps, tile.n_steps = &steps, 1
+    steps.len, steps.in_ = some.chunk.depth, 0
+    tile.steps, tile.n_steps, tile.next = &steps, 1, NULL
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
-    tile.a_stride = g.kernels.mr
+    tile.next_stride, tile.a_stride = g.channel_stride, g.kernels.mr
     tile.a_panel_stride = panel_bytes(p) // g.kernels.itemsize
-    tile.accumulate = p.accumulate or chunk.k > 0
-    tile.addend = p.addend if chunk.k == 0 else 0
-    tile.clip = p.clip and chunk.k + chunk.depth == g.x.C * g.taps.n
+    tile.far = some.chunk.k == 0
+    tile.accumulate = p.accumulate or some.chunk.k > 0
+    tile.addend = p.addend if some.chunk.k == 0 else 0
+    tile.clip = p.clip and some.chunk.k + some.chunk.depth == g.x.C * g.taps.n
     tile.low, tile.high = p.low, p.high
-    tile.next, tile.next_stride, tile.far = NULL, g.channel_stride, chunk.k == 0
     # One vector of pixels is for three panels of rows at a time.
-    if columns[n - 1].n_pixels <= lanes:
-        n_wide = n - 1
-    panel = first_panel
-    while panel < end_panel:
-        at_once = min(3, end_panel - panel)
+    if some.columns[some.n - 1].n_pixels <= g.kernels.lanes:
+        n_wide -= 1
+    while panel < some.end_panel:
+        at_once = min(3, some.end_panel - panel)
         for j in range(at_once):
             for i in range(n_wide):
-                tile.panel, tile.b = columns + i, packed + i * bytes
-                tile.b_stride = (tile.panel.n_pixels + lanes - 1) // lanes * lanes
+                # Each tile fetches one line of all channels.
                 tile.next = NULL
-                if next != NULL and line <= n * g.kernels.nr * g.kernels.itemsize:
-                    tile.next = next + line
-                    line += 64
-                multiply_rows(p, &tile, chunk, group, panel + j, 1)
-        if n_wide < n:
-            tile.panel, tile.b = columns + n_wide, packed + n_wide * bytes
-            tile.b_stride = lanes
-            multiply_rows(p, &tile, chunk, group, panel, at_once)
+                if some.next != NULL and next < next_bytes:
+                    tile.next, next = some.next + next, next + line
+                multiply_tile(p, some, &tile, i, panel + j, 1)
+        if n_wide < some.n:
+            tile.next = NULL
+            multiply_tile(p, some, &tile, n_wide, panel, at_once)
         panel += at_once
 
 
-cdef inline void multiply_rows(
-    const Product *p, cn_tile_t *tile, Chunk chunk, Py_ssize_t group, Py_ssize_t panel,
+cdef inline void multiply_tile(
+    const Product *p, Operands *some, cn_tile_t *tile, Py_ssize_t i, Py_ssize_t panel,
     Py_ssize_t n_panels,
 ) noexcept nogil:
-    """Multiply a tile's panel of pixels by n panels of rows."""
+    """Multiply panel i of the pixels by n panels of rows."""
     cdef const cn_kernels_t *kernels = p.pixels.kernels
+    cdef Py_ssize_t lanes = kernels.lanes
     cdef Py_ssize_t row = (p.first_panel + panel) * kernels.mr
-    cdef Py_ssize_t place = group * p.R + row
+    cdef Py_ssize_t place = some.group * p.R + row
+    tile.panel, tile.b = &some.columns[i], some.packed + i * some.panel_bytes
+    tile.b_stride = (tile.panel.n_pixels + lanes - 1) // lanes * lanes
     tile.n_rows = min(n_panels * kernels.mr, p.R - row)
-    tile.a = packed_rows(p, group, panel, chunk.k)
+    tile.a = packed_rows(p, some.group, panel, some.chunk.k)
     tile.y = p.pixels.y.data + place * p.pixels.y.sc * kernels.itemsize
     tile.bias = NULL
-    if p.bias != NULL and chunk.k == 0:
+    if p.bias != NULL and some.chunk.k == 0:
         tile.bias = p.bias + place * kernels.itemsize
     kernels.gemm_tile(tile)

@@ -44,7 +44,7 @@ cdef inline Header *header(void *data) noexcept:
 
 
 cdef void *make_block(size_t n) noexcept:
-    """A new block. Blocks begin at different lines of a page: caches tell them apart."""
+    """A new block. Each begins at another line of a page: caches tell them apart."""
     global n_made
     cdef size_t before
     cdef char *memory

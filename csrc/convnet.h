@@ -80,7 +80,7 @@ typedef struct {
                           r * row_stride + out_s + j * col_stride */
     ptrdiff_t n_rows, a_stride, a_panel_stride, b_stride, row_stride, col_stride;
     ptrdiff_t next_stride;
-    const cn_panel_t *panel; /* where the columns go: `out`, `len` and `joined` */
+    const cn_panel_t *panel;   /* where the columns go: `out`, `len` and `joined` */
     int accumulate, clip, far; /* far: y has long left the cache */
     ptrdiff_t addend;
     double low, high;

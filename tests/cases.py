@@ -41,6 +41,11 @@ CONV = {
     "many pixels": ((1, 2, 41, 67), (3, 2, 3, 5), {"padding": (1, 2)}),
     "many images": ((29, 2, 5, 3), (3, 2, 2, 3), {"padding": 1}),
     "many taps": ((1, 1, 37, 31), (2, 1, 29, 23), {}),
+    # Chunks, slices and panels of what is packed: several of each, none of them full.
+    "many channels, one tap": ((2, 421, 17, 5), (1, 421, 1, 1), {"stride": (2, 3)}),
+    "many weights": ((1, 331, 7, 5), (227, 331, 3, 3), {"padding": 1}),
+    "many columns": ((3, 37, 13, 3), (11, 37, 3, 5), {"padding": (1, 2)}),
+    "every other pixel": ((1, 11, 13, 89), (19, 11, 3, 3), {"stride": 2, "padding": 1}),
 }
 
 # name: (shape of x, kernel_size, options of max and average pooling)

@@ -101,6 +101,21 @@ def test_a_narrow_last_strip_of_a_wide_image(algorithm, isa, rng):
         assert abs(y - exact).max() < 1e-4
 
 
+@pytest.mark.parametrize("algorithm", WINOGRAD)
+@pytest.mark.parametrize("tiles", [(2, 31, 57), (1, 25, 27)])
+def test_many_channels_do_not_stay_in_the_cache(algorithm, tiles, isa, rng):
+    # Runs of several panels, and more filters than are multiplied at once; the second
+    # image ends in one tile of its own.
+    N, H, W = tiles
+    x, w = operands(rng, N, 307, 131, H, W)
+    y = convnet.conv2d(x, w, padding=1, algorithm=algorithm, num_threads=1)
+    right = convnet.conv2d(x.astype(float), w.astype(float), padding=1)
+    assert np.max(np.abs(y - right)) < 4e-5 * np.sqrt(np.mean(right**2))
+    for n in 2, 5:
+        again = convnet.conv2d(x, w, padding=1, algorithm=algorithm, num_threads=n)
+        assert np.array_equal(y, again)
+
+
 @pytest.mark.parametrize("algorithm", BOUNDS)
 @pytest.mark.parametrize("channels", [64, 512])
 def test_errors_stay_below_the_published_bounds(algorithm, channels, isa, rng):

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""A block's products for the weight gradient: see ``_weight_columns.pxd``."""
+
+from convnet._blocks cimport Chunk, Gather
+from convnet._kernels cimport cn_kernels_t, cn_panel_t, cn_segment_t, cn_tile_t
+
+# Panels of columns that are gathered before they are used: half an L2 of 512 KB.
+cdef Py_ssize_t GATHERED_BYTES = 256 * 1024
+cdef enum:
+    MAX_COLUMNS = 16
+
+# Some panels of columns: where they begin, and where their sums go.
+cdef struct Columns:
+    Py_ssize_t n
+    cn_segment_t panel[MAX_COLUMNS]
+
+
+cdef inline Py_ssize_t panel_size(const Gather *g) noexcept nogil:
+    """Elements of a gathered panel, with the spill space that packing wants."""
+    return (g.rows * g.cols + g.kernels.lanes) * g.kernels.nr
+
+
+cdef inline Py_ssize_t panels_together(const Gather *g) noexcept nogil:
+    cdef Py_ssize_t n = GATHERED_BYTES // (panel_size(g) * g.kernels.itemsize)
+    return max(1, min(n, MAX_COLUMNS))
+
+
+cdef Py_ssize_t gathered_bytes(const Gather *g) noexcept nogil:
+    cdef Py_ssize_t n = panels_together(g) * panel_size(g) * g.kernels.itemsize
+    n += g.kernels.nr * sizeof(Py_ssize_t)
+    return 0 if g.turned else (n + 63) // 64 * 64
+
+
+cdef void multiply_turned(
+    const Gather *g, cn_tile_t *rows, Chunk chunk, const char *source,
+    const cn_panel_t *pixels, Py_ssize_t tap_size,
+) noexcept nogil:
+    """Add a block's products to the sums: tap by tap, channels side by side."""
+    cdef Py_ssize_t NR = g.kernels.nr, t, c
+    cdef Columns columns
+    rows.steps, rows.n_steps, rows.b_stride = (
+        pixels.segment, pixels.n_segments, g.pixel_stride
+    )
+    rows.b = source
+    for t in range(chunk.t, chunk.t + chunk.n_taps):
+        columns.n = 0
+        for c in range((chunk.n_channels + NR - 1) // NR):
+            if columns.n == MAX_COLUMNS:
+                multiply_columns(g.kernels, rows, &columns)
+                columns.n = 0
+            add_columns(
+                &columns,
+                g.taps.place[t] * g.pixel_stride + c * NR,
+                t * tap_size + chunk.c + c * NR,
+                min(NR, chunk.n_channels - c * NR),
+            )
+        multiply_columns(g.kernels, rows, &columns)
+
+
+cdef void multiply_gathered(
+    const Gather *g, cn_tile_t *rows, Chunk chunk, const char *source,
+    const cn_panel_t *pixels, char *memory,
+) noexcept nogil:
+    """Add a block's products to the sums: columns of all taps, gathered."""
+    cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes, i, n, width, place
+    cdef Py_ssize_t *offset = <Py_ssize_t *> memory
+    cdef char *gathered = memory + NR * sizeof(Py_ssize_t)
+    cdef Py_ssize_t size = panel_size(g), together = panels_together(g)
+    cdef cn_segment_t steps
+    cdef Columns columns
+    steps.len, steps.in_ = pixels.n_pixels, 0
+    rows.steps, rows.n_steps, rows.b, rows.b_stride = &steps, 1, gathered, NR
+    columns.n = 0
+    for i in range((chunk.depth + NR - 1) // NR):
+        n = min(NR, chunk.depth - i * NR)
+        width = (n + lanes - 1) // lanes * lanes
+        if columns.n == together or width < NR:
+            multiply_columns(g.kernels, rows, &columns)
+            columns.n, rows.b_stride = 0, width
+        place = columns.n * size
+        place_columns(g, chunk, i * NR, n, offset)
+        g.kernels.pack_taps(
+            gathered + place * g.kernels.itemsize, source, offset, n, pixels
+        )
+        add_columns(&columns, place, chunk.k + i * NR, n)
+    multiply_columns(g.kernels, rows, &columns)
+
+
+cdef inline void add_columns(
+    Columns *columns, Py_ssize_t place, Py_ssize_t out, Py_ssize_t n
+) noexcept nogil:
+    """Remember a panel of n columns: where it lies, and where its sums begin."""
+    cdef cn_segment_t *panel = &columns.panel[columns.n]
+    panel.len, panel.in_, panel.out = n, place, out
+    columns.n += 1
+
+
+cdef void multiply_columns(
+    const cn_kernels_t *kernels, const cn_tile_t *rows, const Columns *columns
+) noexcept nogil:
+    """All of a task's rows by some panels of columns.
+
+    Each row of sums is written in one run, as long as there are panels.
+    """
+    cdef Py_ssize_t MR = kernels.mr, lanes = kernels.lanes
+    cdef Py_ssize_t row = 0, i, j, n, n_wide = columns.n
+    # One vector of columns is for three panels of rows at a time.
+    if n_wide > 0 and columns.panel[n_wide - 1].len <= lanes:
+        n_wide -= 1
+    while row < rows.n_rows:
+        n = min(3 * MR, rows.n_rows - row)
+        for j in range((n + MR - 1) // MR):
+            for i in range(n_wide):
+                multiply_tile(
+                    kernels, rows, &columns.panel[i], row + j * MR, min(MR, n - j * MR)
+                )
+        for i in range(n_wide, columns.n):
+            multiply_tile(kernels, rows, &columns.panel[i], row, n)
+        row += n
+
+
+cdef inline void multiply_tile(
+    const cn_kernels_t *kernels, const cn_tile_t *rows, const cn_segment_t *columns,
+    Py_ssize_t row, Py_ssize_t n_rows,
+) noexcept nogil:
+    cdef Py_ssize_t itemsize = kernels.itemsize
+    cdef cn_tile_t tile = rows[0]
+    cdef cn_panel_t panel
+    panel.segment, panel.n_segments, panel.joined = columns, 1, True
+    panel.n_pixels = columns.len
+    tile.panel, tile.n_rows = &panel, n_rows
+    tile.a = <const char *> rows.a + (
+        row // kernels.mr * rows.a_panel_stride * itemsize
+    )
+    tile.b = <const char *> rows.b + columns.in_ * itemsize
+    tile.y = <char *> rows.y + row * rows.row_stride * itemsize
+    kernels.gemm_tile(&tile)
+
+
+cdef void place_columns(
+    const Gather *g, Chunk chunk, Py_ssize_t k, Py_ssize_t n, Py_ssize_t *offset
+) noexcept nogil:
+    """Slab offsets of columns [k, k + n) of a chunk."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        offset[i] = (
+            (k + i) // chunk.n_taps * g.channel_stride
+            + g.taps.place[chunk.t + (k + i) % chunk.n_taps]
+        )

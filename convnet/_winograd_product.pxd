@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+#
+# The products behind Winograd's algorithm, forward and input gradient.
+
+from convnet._kernels cimport cn_kernels_t, cn_row_t
+from convnet._operands cimport Image
+
+cdef struct Winograd:
+    const cn_kernels_t *kernels
+    Image x, y                      # all groups; x.C is the channels of one group
+    cn_row_t x_row
+    int m, n_points                 # (m + 2)^2
+    Py_ssize_t dh, dw               # where in x the first tile begins
+    Py_ssize_t TH, TW               # tiles of one image
+    const char *weight              # group 0, row 0, channel 0
+    bint flip                       # filters turned by 180 degrees
+    Py_ssize_t G, R, row_stride, channel_stride, group_stride
+    const char *bias
+    bint accumulate, clip
+    Py_ssize_t addend
+    double low, high
+    Py_ssize_t n_panels, n_folds    # of MR rows, and of FOLD panels
+    # Tiles of a panel; panels of one group and of its longest run; runs of one group;
+    # a run's rows are shared by so many tasks, which take so many folds at once.
+    Py_ssize_t width, n_tile_panels, run_panels, n_runs, n_parts, folds_at_once
+    char *packed                    # U, the transformed weights
+    char *workspaces
+    Py_ssize_t workspace_bytes
+
+# Plan a described product; transform its weights and run it, or tell the plan. A dict
+# keeps transformed weights for later calls.
+cdef int run_winograd(
+    Winograd *p, int num_threads, list plans, dict packings
+) except -1
