@@ -16,6 +16,7 @@ cdef void plan_gather(
     Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t max_pixels
 ) noexcept nogil:
     measure_taps(g)
+    join_rows(g)
     g.turned = turned
     g.direct = allow_direct and reads_only_inside(g)
     choose_blocks(g, max_pixels)
@@ -78,6 +79,21 @@ cdef void measure_taps(Gather *g) noexcept nogil:
     g.row_step = min(g.step_h, g.span_h)
 
 
+cdef void join_rows(Gather *g) noexcept nogil:
+    """Where pixels meet themselves alone (1x1), rows that go on are one long row."""
+    if (
+        g.taps.n == 1
+        and g.taps.dh[0] == g.taps.dw[0] == 0
+        and g.step_h == g.step_w == 1
+        and g.x.H == g.y.H
+        and g.x.W == g.y.W
+        and g.x.sh == g.x.W * g.x.sw
+        and g.y.sh == g.y.W * g.y.sw
+    ):
+        g.x.W = g.y.W = g.x_row.IW = g.x.H * g.x.W
+        g.x.H = g.y.H = 1
+
+
 cdef void choose_phases(Gather *g) noexcept nogil:
     """List the column phases that taps read, rising; all rows of taps read alike."""
     cdef Py_ssize_t t, f, i
@@ -127,19 +143,20 @@ cdef void choose_blocks(Gather *g, Py_ssize_t most) noexcept nogil:
     """
     cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes
     cdef Py_ssize_t n_rows = g.y.N * g.y.H
-    cdef Py_ssize_t limit, rows
+    # Small images are one block, others four and more: threads share blocks.
+    cdef Py_ssize_t limit = min(most, max(5 * NR, n_rows * g.y.W // 4)), rows
+    # Of a wide image's columns there are several rows in a block, where they share some.
+    cdef Py_ssize_t widest = limit if g.span_h == 1 else most // 2
     cdef double score, vectors, best = -1
     g.cols = g.y.W
-    if g.cols > most // 2 and (n_rows > 1 or g.cols > most):
-        g.n_col_blocks = (g.cols + most // 2 - 1) // (most // 2)
+    if g.cols > widest and (n_rows > 1 or g.cols > limit):
+        g.n_col_blocks = (g.cols + widest - 1) // widest
         g.cols = (g.cols + g.n_col_blocks - 1) // g.n_col_blocks
         if not g.turned:
             g.cols = (g.cols + NR - 1) // NR * NR
     g.n_col_blocks = (g.y.W + g.cols - 1) // g.cols
-    # Small images are one block, others four and more: threads share blocks.
-    limit = max(1, min(most, max(5 * NR, n_rows * g.y.W // 4)) // g.cols)
     g.rows = 1
-    for rows in range(1, min(limit, n_rows) + 1):
+    for rows in range(1, min(max(1, limit // g.cols), n_rows) + 1):
         vectors = (
             n_rows // rows * tile_vectors(rows * g.cols, NR, lanes)
             + tile_vectors(n_rows % rows * g.cols, NR, lanes)
