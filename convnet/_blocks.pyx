@@ -145,7 +145,7 @@ cdef void choose_blocks(Gather *g, Py_ssize_t most) noexcept nogil:
     cdef Py_ssize_t n_rows = g.y.N * g.y.H
     # Small images are one block, others four and more: threads share blocks.
     cdef Py_ssize_t limit = min(most, max(5 * NR, n_rows * g.y.W // 4)), rows
-    # Of a wide image's columns there are several rows in a block, where they share some.
+    # Rows that share pixels with their neighbours want them in the same block.
     cdef Py_ssize_t widest = limit if g.span_h == 1 else most // 2
     cdef double score, vectors, best = -1
     g.cols = g.y.W

@@ -10,14 +10,18 @@ cimport numpy as cnp
 
 import numpy as np
 
+from convnet._blocks cimport Gather
 from convnet._kernels cimport active_kernels, give_back
 from convnet._operands cimport (
-    Image, add_tap, describe_array, describe_rows, find_addend, place_tap_arrays,
-    take_tap_memory,
+    TAP_ARRAYS, Image, add_tap, describe_array, describe_rows, find_addend,
+    place_tap_arrays, take_tap_memory,
 )
 from convnet._product cimport Product, run_product
 
 cnp.import_array()
+
+# Pixels below which the gradient of a 1x1 convolution is a product with a matrix.
+cdef Py_ssize_t FEW_PIXELS = 256
 
 
 def forward(
@@ -95,6 +99,9 @@ def grad_input(
     p.pixels.step_h, p.pixels.step_w = 1, 1
     cdef Image whole = p.pixels.y
     cdef dict rows, cols
+    if is_matrix(&p, KH * KW, stride) and groups == 1:
+        multiply_matrix(&p, num_threads, plans)
+        return
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:
         rows = phase_taps(whole.H, KH, SH, dilation[0], padding[0])
@@ -112,6 +119,41 @@ def grad_input(
                 run_product(&p, num_threads, plans, None)
     finally:
         give_back(memory)
+
+
+cdef bint is_matrix(const Product *p, Py_ssize_t T, stride) noexcept:
+    """Whether a 1x1 gradient has so few pixels that weights are better not packed."""
+    cdef Image x = p.pixels.x
+    return (
+        T == 1
+        and stride[0] == stride[1] == 1
+        and x.N == 1
+        and x.H * x.W <= FEW_PIXELS
+        and x.sh == x.W * x.sw
+        and p.pixels.y.H == x.H
+        and p.pixels.y.W == x.W
+        and p.pixels.y.sh == p.pixels.y.W * p.pixels.y.sw
+    )
+
+
+cdef int multiply_matrix(Product *p, int num_threads, list plans) except -1:
+    """The product with its sides exchanged: pixels are the rows, channels the columns.
+
+    A row of weights is an image of channels; nothing in it has to be transposed.
+    """
+    cdef Py_ssize_t memory[TAP_ARRAYS]
+    cdef Image y = p.pixels.y, x = p.pixels.x
+    cdef Gather *g = &p.pixels
+    g.x.data, g.x.H, g.x.W, g.x.sn = <char *> p.weight, 1, p.R, 0
+    g.x.sc, g.x.sh, g.x.sw = p.channel_stride, p.R, 1
+    g.x_row.IW, g.x_row.col_stride = p.R, 1
+    g.x_row.begin, g.x_row.end = p.weight, p.weight + g.x.C * p.R * g.kernels.itemsize
+    g.y.H, g.y.W, g.y.sc, g.y.sh, g.y.sw = 1, p.R, y.sw, 0, y.sc
+    p.weight, p.row_stride, p.channel_stride = x.data, x.sw, x.sc
+    p.R = x.H * x.W
+    place_tap_arrays(&g.taps, memory, 1)
+    add_tap(&g.taps, 0, 0, 0)
+    return run_product(p, num_threads, plans, None)
 
 
 cdef dict phase_taps(n_pixels, n_taps, stride, dilation, padding):
