@@ -102,6 +102,7 @@ def grad_input(
     if is_matrix(&p, KH * KW, stride) and groups == 1:
         multiply_matrix(&p, num_threads, plans)
         return
+    p.woven = SW == 2 and whole.sw == 1
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:
         rows = phase_taps(whole.H, KH, SH, dilation[0], padding[0])
@@ -193,4 +194,4 @@ cdef void describe(
     p.group_stride = (
         weight.shape[0] // groups * weight.shape[1] * weight.shape[2] * weight.shape[3]
     )
-    p.bias, p.accumulate, p.addend, p.clip = NULL, False, 0, False
+    p.bias, p.accumulate, p.addend, p.clip, p.woven = NULL, False, 0, False, False

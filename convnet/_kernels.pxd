@@ -49,7 +49,7 @@ cdef extern from "convnet.h" nogil:
         Py_ssize_t n_rows, a_stride, a_panel_stride, b_stride, row_stride, col_stride
         Py_ssize_t next_stride
         const cn_panel_t *panel
-        int accumulate, clip, far
+        int accumulate, clip, far, woven
         Py_ssize_t addend
         double low, high
 

@@ -14,6 +14,7 @@ cdef struct Product:
     bint accumulate                 # values are added that lie `addend` from y
     Py_ssize_t addend
     bint clip                       # results are kept between low and high
+    bint woven                      # pixels of y between two of this product are ours
     double low, high
     # Rows are packed in panels of MR. A task is a block with all of them, or for blocks
     # from `n_whole` on one of `n_parts` parts of them.

@@ -311,7 +311,7 @@ cdef void multiply_panels(const Product *p, Operands *some) noexcept nogil:
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
     tile.next_stride, tile.a_stride = g.channel_stride, g.kernels.mr
     tile.a_panel_stride = panel_bytes(p) // g.kernels.itemsize
-    tile.far = some.chunk.k == 0
+    tile.far, tile.woven = some.chunk.k == 0, p.woven
     tile.accumulate = p.accumulate or some.chunk.k > 0
     tile.addend = p.addend if some.chunk.k == 0 else 0
     tile.clip = p.clip and some.chunk.k + some.chunk.depth == g.x.C * g.taps.n

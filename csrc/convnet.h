@@ -80,8 +80,10 @@ typedef struct {
                           r * row_stride + out_s + j * col_stride */
     ptrdiff_t n_rows, a_stride, a_panel_stride, b_stride, row_stride, col_stride;
     ptrdiff_t next_stride;
-    const cn_panel_t *panel;   /* where the columns go: `out`, `len` and `joined` */
-    int accumulate, clip, far; /* far: y has long left the cache */
+    const cn_panel_t *panel; /* where the columns go: `out`, `len` and `joined` */
+    int accumulate, clip;
+    int far;   /* y has long left the cache */
+    int woven; /* y's pixels lie two apart, and those between are the call's as well */
     ptrdiff_t addend;
     double low, high;
 } cn_tile_t;

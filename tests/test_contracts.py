@@ -294,3 +294,22 @@ def test_images_without_pixels_are_their_padding():
     assert_array_equal(gw, np.zeros(w.shape))
     with pytest.raises(ValueError, match="wholly in the padding"):
         functional.max_pool2d(x, (3, 2), padding=(2, 0))
+
+
+def test_calls_may_write_between_each_others_pixels(rng):
+    x = rng.standard_normal((1, 3, 37, 211), np.float32)
+    weights = [rng.standard_normal((5, 3, 3, 3), np.float32) for _ in range(2)]
+    right = [functional.conv2d(x, w, algorithm="direct") for w in weights]
+    both = np.zeros((*right[0].shape[:3], 2 * right[0].shape[3]), np.float32)
+    outs = both[..., ::2], both[..., 1::2]
+
+    def write(i):
+        for sign in [1, -1] * 200:
+            how = {"out": outs[i], "num_threads": 1, "algorithm": "direct"}
+            functional.conv2d(sign * x, weights[i], **how)
+            if not np.array_equal(outs[i], sign * right[i]):
+                return False
+        return True
+
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(write, range(2)))
