@@ -20,9 +20,8 @@ except ModuleNotFoundError as error:
     ) from None
 
 from convnet import data, nn, optim, reference, signal, testing
-from convnet._config import show_config
+from convnet._config import set_result_cache, show_config
 from convnet._plan import Plan, explain
-from convnet._results import set_result_cache
 from convnet._threads import get_num_threads, set_num_threads
 from convnet._version import __version__
 from convnet.functional import (

@@ -25,7 +25,7 @@ cdef struct Gather:
     # Chunks of the reduction: channels by taps, at most KC together.
     Py_ssize_t chunk_channels, n_channel_chunks, chunk_taps, n_tap_chunks
     # The slab; `direct` reads x itself where it already looks like one.
-    # Turned, its channels come last, so many of them whatever the number of taps:
+    # Turned, its channels come last, so many of them and more where taps are few:
     # pixels of pixel_stride elements; else of one.
     bint direct, banded, too_large
     Py_ssize_t turned, pixel_stride

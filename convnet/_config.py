@@ -1,12 +1,35 @@
 # SPDX-License-Identifier: MIT
-"""What a bug report needs to know about an installation."""
+"""Settings, and what a bug report needs to know about an installation."""
 
 import platform
 
 import numpy as np
 
-from convnet import _kernels, _threads
+from convnet import _kernels, _results, _threads
+from convnet._geometry import as_int
 from convnet._version import __version__
+
+
+def set_result_cache(n_bytes: int) -> None:
+    """Limit the memory that waits for the results of later calls.
+
+    Large results take the memory of arrays that nobody holds any more, which saves the
+    system the work of clearing it. At most so much waits, 256 MB by default; what an
+    array in use occupies does not count.
+
+    Parameters
+    ----------
+    n_bytes : int
+        The limit. 0 releases all that waits and keeps nothing from now on.
+
+    Raises
+    ------
+    TypeError
+        If `n_bytes` is not an integer.
+    ValueError
+        If `n_bytes` is negative or above 2**31 - 1.
+    """
+    _results.set_limit(as_int(n_bytes, "n_bytes", least=0))
 
 
 def show_config() -> None:

@@ -20,8 +20,8 @@ from convnet._product cimport Product, run_product
 
 cnp.import_array()
 
-# Pixels below which the gradient of a 1x1 convolution is a product with a matrix.
-cdef Py_ssize_t FEW_PIXELS = 256
+# Pixels up to which the gradient of a 1x1 convolution is a product with a matrix.
+cdef Py_ssize_t MATRIX_PIXELS = 256
 
 
 def forward(
@@ -129,7 +129,7 @@ cdef bint is_matrix(const Product *p, Py_ssize_t T, stride) noexcept:
         T == 1
         and stride[0] == stride[1] == 1
         and x.N == 1
-        and x.H * x.W <= FEW_PIXELS
+        and x.H * x.W <= MATRIX_PIXELS
         and x.sh == x.W * x.sw
         and p.pixels.y.H == x.H
         and p.pixels.y.W == x.W

@@ -148,25 +148,8 @@ def empty(tuple shape, cnp.dtype dtype):
         cnp.PyDataMem_SetHandler(before)
 
 
-def set_result_cache(n_bytes):
-    """Limit the memory that waits for the results of later calls.
-
-    Large results take the memory of arrays that nobody holds any more, which saves the
-    system the work of clearing it. At most so much waits, 256 MB by default; what an
-    array in use occupies does not count.
-
-    Parameters
-    ----------
-    n_bytes : int
-        The limit. 0 releases all that waits and keeps nothing from now on.
-
-    Raises
-    ------
-    ValueError
-        If `n_bytes` is negative.
-    """
+def set_limit(size_t n_bytes):
+    """Let at most so many bytes wait; 0 releases all that do."""
     global limit
-    if n_bytes < 0:
-        raise ValueError(f"n_bytes must not be negative, got {n_bytes}")
     limit = n_bytes
     drop_oldest(0)

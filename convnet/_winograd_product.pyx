@@ -85,7 +85,7 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads) noexcept nogil:
     the input does not stay in L2, both are large.
     """
     cdef Py_ssize_t lanes = p.kernels.lanes, widest = p.kernels.nr // lanes, most
-    cdef Py_ssize_t vectors = (p.y.N * p.TH * p.TW + lanes - 1) // lanes, room
+    cdef Py_ssize_t vectors = (p.y.N * p.TH * p.TW + lanes - 1) // lanes
     cdef Py_ssize_t vector_bytes = p.n_points * p.x.C * lanes * p.kernels.itemsize
     p.n_panels = (p.R + p.kernels.mr - 1) // p.kernels.mr
     p.n_folds = (p.n_panels + FOLD - 1) // FOLD
@@ -98,10 +98,16 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads) noexcept nogil:
     p.n_parts = 1
     if p.G * p.n_runs < num_threads:
         p.n_parts = min(num_threads, p.n_folds)
-    room = p.run_panels * p.width // lanes * vector_bytes
-    room = CACHED_BYTES - room if room <= CACHED_BYTES else CACHED_BYTES
-    most = p.run_panels * p.n_points * FOLD * p.kernels.mr * p.width
-    p.folds_at_once = min(p.n_folds, max(1, room // (most * p.kernels.itemsize)))
+    choose_folds(p, p.run_panels * p.width // lanes * vector_bytes)
+
+
+cdef void choose_folds(Winograd *p, Py_ssize_t input_bytes) noexcept nogil:
+    """Choose the folds whose sums the cache holds, beside an input that it holds."""
+    cdef Py_ssize_t room = CACHED_BYTES, fold
+    if input_bytes <= CACHED_BYTES:
+        room -= input_bytes
+    fold = p.run_panels * p.n_points * FOLD * p.kernels.mr * p.width
+    p.folds_at_once = min(p.n_folds, max(1, room // (fold * p.kernels.itemsize)))
 
 
 cdef void cut_runs(

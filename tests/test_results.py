@@ -12,6 +12,11 @@ import pytest
 import convnet
 from convnet import _results
 
+try:
+    from numpy._core.multiarray import get_handler_name
+except ImportError:  # before NumPy 2
+    from numpy.core.multiarray import get_handler_name
+
 SHAPE = 3, 5, 131, 127  # of floats: beyond the size from which blocks are kept
 FLOAT = np.dtype(np.float32)
 
@@ -82,11 +87,11 @@ def test_results_are_arrays_like_any_other():
 
 
 def test_other_peoples_arrays_are_not_allocated_here():
-    before = np._core.multiarray.get_handler_name()
+    before = get_handler_name()
     array = _results.empty(SHAPE, FLOAT)
-    assert np._core.multiarray.get_handler_name(array) == "convnet"
-    assert np._core.multiarray.get_handler_name() == before
-    assert np._core.multiarray.get_handler_name(np.empty(SHAPE)) == before
+    assert get_handler_name(array) == "convnet"
+    assert get_handler_name() == before
+    assert get_handler_name(np.empty(SHAPE)) == before
 
 
 def test_a_block_is_not_spent_on_much_smaller_arrays():
@@ -121,9 +126,13 @@ def test_nothing_waits_without_a_cache():
     assert address(other) != place
 
 
-def test_a_limit_is_not_negative():
-    with pytest.raises(ValueError, match="negative, got -1"):
-        convnet.set_result_cache(-1)
+@pytest.mark.parametrize(
+    ("limit", "error"),
+    [(-1, ValueError), (2**80, ValueError), (1.5, TypeError), ("1 MB", TypeError)],
+)
+def test_a_limit_is_a_number_of_bytes(limit, error):
+    with pytest.raises(error, match=f"n_bytes must be .*{limit}"):
+        convnet.set_result_cache(limit)
 
 
 def test_many_threads_take_and_give_back():
