@@ -89,7 +89,7 @@ def grad_input(
     list plans=None,
 ):
     """Write the gradient with respect to the input to `grad_x`, phase by phase."""
-    cdef Product p
+    cdef Product p, phase
     cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3]
     cdef Py_ssize_t SH = stride[0], SW = stride[1]
     cdef Py_ssize_t a, b, kh, kw, dh, dw
@@ -112,12 +112,15 @@ def grad_input(
             grad_x[...] = 0         # some pixels are under no window
         for a in rows:
             for b in cols:
-                p.pixels.y = take_phase(whole, a, b, SH, SW, p.pixels.kernels.itemsize)
-                place_tap_arrays(&p.pixels.taps, memory, KH * KW)
+                phase = p           # planning joins the rows of either image
+                phase.pixels.y = take_phase(
+                    whole, a, b, SH, SW, p.pixels.kernels.itemsize
+                )
+                place_tap_arrays(&phase.pixels.taps, memory, KH * KW)
                 for kh, dh in rows[a]:
                     for kw, dw in cols[b]:
-                        add_tap(&p.pixels.taps, dh, dw, kh * KW + kw)
-                run_product(&p, num_threads, plans, None)
+                        add_tap(&phase.pixels.taps, dh, dw, kh * KW + kw)
+                run_product(&phase, num_threads, plans, None)
     finally:
         give_back(memory)
 
