@@ -57,6 +57,10 @@ cdef void plan_gather_like(Gather *g, const Gather *other) noexcept nogil
 cdef enum:
     MAX_PANELS = 12                 # where several rows of weights share them
 
+# Elements that so many pixels take in a panel: whole vectors.
+cdef inline Py_ssize_t padded(const cn_kernels_t *kernels, Py_ssize_t n) noexcept nogil:
+    return (n + kernels.lanes - 1) // kernels.lanes * kernels.lanes
+
 # Fewer tasks of a weight gradient than this, and its pixels are split into parts.
 cdef enum:
     ENOUGH_TASKS = 8

@@ -48,7 +48,7 @@ cdef void lay_out_slab(Gather *g) noexcept nogil:
         g.max_slab_rows = g.row_pitch = 1
     # Whole lines, and no multiple of a page: planes must not share cache sets.
     g.channel_stride = (g.max_slab_rows * g.row_pitch + 15) // 16 * 16
-    if g.channel_stride * g.kernels.itemsize % 4096 == 0:
+    if g.channel_stride // 16 % 2 == 0:
         g.channel_stride += 16
     if g.direct:
         g.channel_stride = g.x.sc
@@ -83,6 +83,7 @@ cdef void join_rows(Gather *g) noexcept nogil:
     """Where pixels meet themselves alone (1x1), rows that go on are one long row."""
     if (
         g.taps.n == 1
+        and not g.taps.together
         and g.taps.dh[0] == g.taps.dw[0] == 0
         and g.step_h == g.step_w == 1
         and g.x.H == g.y.H
@@ -180,7 +181,7 @@ cdef inline double tile_vectors(
 cdef void choose_chunks(Gather *g) noexcept nogil:
     """Cut the reduction into equal chunks of at most KC, whole channels first."""
     cdef Py_ssize_t C = g.x.C, T = max(g.taps.n, 1), n, room
-    g.n_tap_chunks = (T + KC - 1) // KC
+    g.n_tap_chunks = 1 if g.taps.together else (T + KC - 1) // KC
     g.chunk_taps = (T + g.n_tap_chunks - 1) // g.n_tap_chunks
     n = max(KC // T, 1)
     if g.turned:

@@ -16,7 +16,7 @@ from convnet._operands cimport (
     TAP_ARRAYS, Image, add_tap, describe_array, describe_rows, find_addend,
     place_tap_arrays, take_tap_memory,
 )
-from convnet._product cimport Product, run_product
+from convnet._product cimport Phases, Product, run_product
 
 cnp.import_array()
 
@@ -89,40 +89,87 @@ def grad_input(
     list plans=None,
 ):
     """Write the gradient with respect to the input to `grad_x`, phase by phase."""
-    cdef Product p, phase
-    cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3]
-    cdef Py_ssize_t SH = stride[0], SW = stride[1]
-    cdef Py_ssize_t a, b, kh, kw, dh, dw
+    cdef Product p
+    cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3], t
     describe(&p, grad_y, weight, grad_x, groups)
     p.R, p.pixels.x.C = weight.shape[1], weight.shape[0] // groups
     p.row_stride, p.channel_stride = KH * KW, weight.shape[1] * KH * KW
     p.pixels.step_h, p.pixels.step_w = 1, 1
-    cdef Image whole = p.pixels.y
-    cdef dict rows, cols
     if is_matrix(&p, KH * KW, stride) and groups == 1:
         multiply_matrix(&p, num_threads, plans)
         return
-    p.woven = SW == 2 and whole.sw == 1
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:
-        rows = phase_taps(whole.H, KH, SH, dilation[0], padding[0])
-        cols = phase_taps(whole.W, KW, SW, dilation[1], padding[1])
-        reached = len(rows) * len(cols)
-        if plans is None and reached < min(SH, whole.H) * min(SW, whole.W):
-            grad_x[...] = 0         # some pixels are under no window
-        for a in rows:
-            for b in cols:
-                phase = p           # planning joins the rows of either image
-                phase.pixels.y = take_phase(
-                    whole, a, b, SH, SW, p.pixels.kernels.itemsize
+        place_tap_arrays(&p.pixels.taps, memory, KH * KW)
+        if stride[0] == stride[1] == 1:
+            for t in range(KH * KW):
+                add_tap(
+                    &p.pixels.taps,
+                    padding[0] - t // KW * dilation[0],
+                    padding[1] - t % KW * dilation[1],
+                    t,
                 )
-                place_tap_arrays(&phase.pixels.taps, memory, KH * KW)
-                for kh, dh in rows[a]:
-                    for kw, dw in cols[b]:
-                        add_tap(&phase.pixels.taps, dh, dw, kh * KW + kw)
-                run_product(&phase, num_threads, plans, None)
+            run_product(&p, num_threads, plans, None)
+        else:
+            multiply_by_phases(
+                &p, grad_x, weight, stride, padding, dilation, num_threads, plans
+            )
     finally:
         give_back(memory)
+
+
+cdef int multiply_by_phases(
+    Product *p, cnp.ndarray grad_x, cnp.ndarray weight, stride, padding, dilation,
+    int num_threads, list plans,
+) except -1:
+    """Describe the phases of y's pixels and their taps; then multiply."""
+    cdef Image whole = p.pixels.y
+    cdef Phases phases
+    cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3]
+    rows = phase_taps(whole.H, KH, stride[0], dilation[0], padding[0])
+    cols = phase_taps(whole.W, KW, stride[1], dilation[1], padding[1])
+    if not rows or not cols:
+        if plans is None:
+            grad_x[...] = 0         # no pixel is under a window
+        return 0
+    # Rows and columns of taps of all phases, rising, and where each phase finds its own.
+    dhs = sorted({dh for taps in rows.values() for _, dh in taps})
+    dws = sorted({dw for taps in cols.values() for _, dw in taps})
+    for dh in dhs:
+        for dw in dws:
+            add_tap(&p.pixels.taps, dh, dw, 0)
+    chosen, offsets, firsts = [], [], [0]
+    for row_taps in rows.values():
+        for col_taps in cols.values():
+            for kh, dh in row_taps:
+                first = dhs.index(dh) * len(dws)
+                for kw, dw in col_taps:
+                    chosen.append(first + dws.index(dw))
+                    offsets.append(kh * KW + kw)
+            firsts.append(len(offsets))
+    cdef Py_ssize_t[::1] tap = np.array(chosen, np.intp)
+    cdef Py_ssize_t[::1] offset = np.array(offsets, np.intp)
+    cdef Py_ssize_t[::1] first_tap = np.array(firsts, np.intp)
+    cdef Py_ssize_t[::1] row_phase = number_phases(rows, min(stride[0], whole.H))
+    cdef Py_ssize_t[::1] col_phase = number_phases(cols, min(stride[1], whole.W))
+    cdef Py_ssize_t[::1] no_phase = number_phases({}, min(stride[1], whole.W))
+    phases.SH, phases.SW, phases.n_cols = stride[0], stride[1], len(cols)
+    phases.H, phases.W, phases.sh, phases.sw = whole.H, whole.W, whole.sh, whole.sw
+    phases.row_phase, phases.col_phase = &row_phase[0], &col_phase[0]
+    phases.no_phase, phases.first_tap = &no_phase[0], &first_tap[0]
+    phases.tap = &tap[0]
+    p.phases, p.n_taps, p.tap = &phases, len(offsets), &offset[0]
+    p.pixels.y.H = (whole.H + phases.SH - 1) // phases.SH
+    p.pixels.y.W = (whole.W + phases.SW - 1) // phases.SW
+    p.pixels.y.sh, p.pixels.y.sw = whole.sh * phases.SH, whole.sw * phases.SW
+    return run_product(p, num_threads, plans, None)
+
+
+def number_phases(phases, n):
+    """Return which of the phases each of n is, by its place in the dict, or -1."""
+    numbers = np.full(n, -1, np.intp)
+    numbers[list(phases)] = range(len(phases))
+    return numbers
 
 
 cdef bint is_matrix(const Product *p, Py_ssize_t T, stride) noexcept:
@@ -174,17 +221,6 @@ cdef dict phase_taps(n_pixels, n_taps, stride, dilation, padding):
     return phases
 
 
-cdef Image take_phase(
-    Image whole, Py_ssize_t a, Py_ssize_t b, Py_ssize_t SH, Py_ssize_t SW, int itemsize
-) noexcept nogil:
-    """Every SH-th row from a and SW-th column from b of an image."""
-    cdef Image image = whole
-    image.data += (a * whole.sh + b * whole.sw) * itemsize
-    image.H, image.W = (whole.H - a + SH - 1) // SH, (whole.W - b + SW - 1) // SW
-    image.sh, image.sw = whole.sh * SH, whole.sw * SW
-    return image
-
-
 cdef void describe(
     Product *p, cnp.ndarray x, cnp.ndarray weight, cnp.ndarray y, Py_ssize_t groups
 ) noexcept:
@@ -197,4 +233,4 @@ cdef void describe(
     p.group_stride = (
         weight.shape[0] // groups * weight.shape[1] * weight.shape[2] * weight.shape[3]
     )
-    p.bias, p.accumulate, p.addend, p.clip, p.woven = NULL, False, 0, False, False
+    p.bias, p.accumulate, p.addend, p.clip, p.phases = NULL, False, 0, False, NULL

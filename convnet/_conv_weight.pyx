@@ -207,7 +207,7 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         cut_panel(g, &block, 0, block.n_rows * block.n_cols, block.segment, &pixels)
         prepare_rows(p, &tile, &pixels, packed, group, part, row_task)
         tile.accumulate = index > begin
-        tile.far, tile.woven = index == begin and p.sums == p.grad_w, False
+        tile.far = index == begin and p.sums == p.grad_w
         if g.turned:
             multiply_turned(g, &tile, chunk, source, &pixels, p.tap_size)
         else:

@@ -49,9 +49,16 @@ cdef extern from "convnet.h" nogil:
         Py_ssize_t n_rows, a_stride, a_panel_stride, b_stride, row_stride, col_stride
         Py_ssize_t next_stride
         const cn_panel_t *panel
-        int accumulate, clip, far, woven
+        int accumulate, clip, far
         Py_ssize_t addend
         double low, high
+
+    ctypedef struct cn_weave_t:
+        Py_ssize_t n_rows, row_stride, x_row_stride
+        Py_ssize_t n, col_stride
+        Py_ssize_t ways, part_stride
+        const Py_ssize_t *part
+        int accumulate
 
     ctypedef struct cn_strip_t:
         Py_ssize_t n_tiles
@@ -96,6 +103,8 @@ cdef extern from "convnet.h" nogil:
         ) noexcept nogil
         void (*gemm_tile)(const cn_tile_t *) noexcept nogil
         double (*fma_chain)(Py_ssize_t) noexcept nogil
+        void (*fetch_rows)(const void *, const cn_weave_t *) noexcept nogil
+        void (*weave_rows)(void *, const void *, const cn_weave_t *) noexcept nogil
         void (*winograd_input)(
             void *, const void *, const cn_tiles_t *, Py_ssize_t
         ) noexcept nogil

@@ -17,6 +17,7 @@ cdef struct Image:
 # that taps read. Arrays of as many elements as there are taps.
 cdef struct Taps:
     Py_ssize_t n
+    bint together                   # never in different chunks
     Py_ssize_t *dh
     Py_ssize_t *dw
     Py_ssize_t *w

@@ -52,7 +52,7 @@ cdef Py_ssize_t *take_tap_memory(Py_ssize_t n) except NULL:
 
 
 cdef void place_tap_arrays(Taps *taps, Py_ssize_t *memory, Py_ssize_t n) noexcept nogil:
-    taps.n = 0
+    taps.n, taps.together = 0, False
     taps.dh, taps.dw, taps.w = memory, memory + n, memory + 2 * n
     taps.place, taps.phase = memory + 3 * n, memory + 4 * n
 

@@ -2,19 +2,36 @@
 #
 # The blocked product behind the direct convolution, forward and input gradient.
 
-from convnet._blocks cimport Gather
+from convnet._blocks cimport MAX_PANELS, Chunk, Gather
+from convnet._kernels cimport cn_panel_t, cn_segment_t
+
+# The phases of a strided input gradient. Their taps are those of the gather, each
+# phase's one after another; a phase is a pair of one along the rows of pixels and
+# one along the columns.
+cdef struct Phases:
+    Py_ssize_t SH, SW
+    Py_ssize_t H, W, sh, sw         # the image that they make up
+    Py_ssize_t n_cols               # phases along the columns that meet a tap
+    const Py_ssize_t *row_phase     # (min(SH, H),): which of those that meet a tap, or
+    const Py_ssize_t *col_phase     # (min(SW, W),)  -1
+    const Py_ssize_t *no_phase      # (min(SW, W),)  of -1
+    const Py_ssize_t *first_tap     # (phases + 1,)
+    const Py_ssize_t *tap           # (taps,): which of the gather's
 
 # y[n, r, i, j] (+)= bias[r] + the gather-product, for every group.
 cdef struct Product:
     Gather pixels
+    const Phases *phases            # what y's pixels are; NULL: one pixel each
     const char *weight              # of group 0, row 0, channel 0, tap 0
     Py_ssize_t G, R                 # groups; rows (output channels) of a group
     Py_ssize_t row_stride, channel_stride, group_stride
+    bint unpacked                   # few rows: pixels are not packed, but read in place
+    Py_ssize_t n_taps               # of the weights
+    const Py_ssize_t *tap
     const char *bias                # (G * R,) or NULL
     bint accumulate                 # values are added that lie `addend` from y
     Py_ssize_t addend
     bint clip                       # results are kept between low and high
-    bint woven                      # pixels of y between two of this product are ours
     double low, high
     # Rows are packed in panels of MR. A task is a block with all of them, or for blocks
     # from `n_whole` on one of `n_parts` parts of them.
@@ -27,6 +44,27 @@ cdef struct Product:
     char *packed
     char *workspaces
     Py_ssize_t workspace_bytes
+
+# Some panels of a block's pixels, packed for one chunk, and the rows to multiply with.
+cdef struct Operands:
+    Chunk chunk
+    Py_ssize_t group, first_panel, end_panel
+    cn_segment_t *steps             # where the terms lie in a panel of pixels
+    Py_ssize_t n_steps
+    char *sums                      # of phases
+    char *packed                    # panels of pixels, panel_bytes apart
+    Py_ssize_t n, panel_bytes
+    cn_panel_t columns[MAX_PANELS]
+    const char *pixels[MAX_PANELS]  # where each panel begins
+    const char *next                # what is read after them: lines up to `next_end`
+    const char *next_end
+
+# A line for a tile to fetch, of each channel; NULL when all are fetched.
+cdef inline const char *take_line(Operands *some) noexcept nogil:
+    if some.next >= some.next_end:
+        return NULL
+    some.next += 64
+    return some.next - 64
 
 # Plan a described product; pack its weights and multiply, or tell the plan. A dict
 # keeps packed weights for later calls.

@@ -3,22 +3,21 @@
 
 from convnet._blocks cimport (
     MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk, load_channels,
-    open_block, outline, place_block, plan_gather, require_slab,
+    open_block, outline, padded, place_block, plan_gather, require_slab,
 )
 from convnet._kernels cimport (
     SERIAL_WORK, Packing, cn_depth_t, cn_kernels_t, cn_panel_t, cn_segment_t, cn_tile_t,
     find_packing, give_back, keep_packing, run_tasks, take_scratch,
 )
+from convnet._packed_weights cimport (
+    choose_slices, pack_weights, packed_bytes, packed_rows, panel_bytes,
+)
+from convnet._phases cimport multiply_phases, phases_bytes
+from convnet._product cimport take_line
 
-# Packed weights beyond this are made slice by slice: the panels of pixels, which are
-# packed again for each slice, cost little beside so many rows.
-cdef Py_ssize_t MAX_PACKED_BYTES = 16 * 1024 * 1024
-# With few blocks of pixels weights are used up at once: slices of one chunk then stay
-# in the cache between packing and use.
-cdef Py_ssize_t FEW_BLOCKS = 4
-cdef Py_ssize_t CACHED_BYTES = 1280 * 1024
 # Panels of pixels that are packed together fill so much of L2.
 cdef Py_ssize_t PIXEL_BYTES = 192 * 1024
+cdef Py_ssize_t UNPACKED_ROWS = 8
 
 
 cdef int run_product(
@@ -26,11 +25,18 @@ cdef int run_product(
 ) except -1:
     cdef Gather *g = &p.pixels
     cdef Py_ssize_t panels = (p.R + g.kernels.mr - 1) // g.kernels.mr, packed = 0
-    cdef double work = 2.0 * p.G * p.R * g.x.C * g.taps.n * g.y.N * g.y.H * g.y.W
+    cdef double work
     cdef Packing kept = find_packing(packings, "direct", g.kernels.itemsize)
     cdef char *scratch
-    plan_gather(g, True, 0, MAX_PANELS * g.kernels.nr)
+    if p.phases == NULL:
+        p.n_taps, p.tap = g.taps.n, g.taps.w
+    p.unpacked = is_better_unpacked(p)
+    if p.unpacked:
+        packings = None             # too few weights to keep
+    g.taps.together = p.unpacked or p.phases != NULL
+    plan_gather(g, not p.unpacked, 0, MAX_PANELS * g.kernels.nr)
     require_slab(g)
+    work = 2.0 * p.G * p.R * g.x.C * p.n_taps * g.y.N * g.y.H * g.y.W
     if work < SERIAL_WORK:
         num_threads = 1             # run_tasks would not share it: cut nothing up
     p.first_panel, p.n_panels = 0, panels
@@ -65,6 +71,19 @@ cdef int run_product(
     return 0
 
 
+cdef bint is_better_unpacked(const Product *p) noexcept nogil:
+    """Whether so few rows use the pixels that packing them costs more than it brings.
+
+    What is read in place ends with a row of the image: its last vector may be empty.
+    """
+    cdef Py_ssize_t W = p.pixels.y.W
+    return (
+        p.R <= UNPACKED_ROWS
+        and p.pixels.taps.n > 2
+        and 5 * padded(p.pixels.kernels, W) <= 6 * W
+    )
+
+
 cdef int run_slices(
     Product *p, Py_ssize_t panels, int num_threads, double work
 ) except -1:
@@ -79,34 +98,6 @@ cdef int run_slices(
         run_tasks(product_task, p, p.n_tasks, num_threads, work * p.n_panels)
     p.n_panels = per_slice
     return 0
-
-
-cdef void choose_slices(Product *p, Py_ssize_t panels) noexcept nogil:
-    """How many panels of how many chunks are packed at a time."""
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t most = MAX_PACKED_BYTES
-    if g.n_row_blocks * g.n_col_blocks <= FEW_BLOCKS and g.n_tap_chunks == 1:
-        p.n_chunks, most = 1, CACHED_BYTES
-    p.n_panels = min(panels, max(1, most // panel_bytes(p) // p.G))
-
-
-cdef int pack_weights(Product *p, int num_threads) except -1:
-    cdef Py_ssize_t T = max(p.pixels.taps.n, 1), n_tasks
-    # Packing a weight takes about as long as 100 operations of the products.
-    cdef double work = 100.0 * p.G * p.n_panels * panel_bytes(p) / 4
-    # Lines of memory that one panel has read serve the next ones, or the next channels.
-    p.pack_channels = 16 if p.row_stride < p.channel_stride else max(16, 256 // T)
-    n_tasks = (slice_channels(p) + p.pack_channels - 1) // p.pack_channels
-    run_tasks(pack_task, p, p.G * n_tasks, num_threads, work)
-    return 0
-
-
-cdef inline Py_ssize_t slice_channels(const Product *p) noexcept nogil:
-    """Input channels of the slice in work: all, or those of its chunks."""
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t first = p.first_chunk // g.n_tap_chunks * g.chunk_channels
-    cdef Py_ssize_t n = p.n_chunks // g.n_tap_chunks * g.chunk_channels
-    return min(n, g.x.C - first)
 
 
 cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
@@ -128,71 +119,24 @@ cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
     p.n_tasks = p.n_whole + (n_blocks - p.n_whole) * p.n_parts
 
 
-cdef inline Py_ssize_t panel_bytes(const Product *p) noexcept nogil:
-    """Bytes of a panel of packed rows; a vector more keeps panels off the same sets."""
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t n = p.n_chunks // g.n_tap_chunks * g.chunk_channels
-    cdef Py_ssize_t depth = min(n, g.x.C) * g.taps.n
-    return (depth * g.kernels.mr + g.kernels.lanes) * g.kernels.itemsize
-
-
-cdef Py_ssize_t packed_bytes(const Product *p) noexcept nogil:
-    return (p.G * p.n_panels * panel_bytes(p) + 4095) // 4096 * 4096
-
-
 cdef Py_ssize_t workspace_bytes(const Product *p) noexcept nogil:
     """Bytes of one thread: its block and panels of packed pixels, in whole pages."""
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t panel = pixel_panel_bytes(g, g.chunk_channels * g.chunk_taps)
-    cdef Py_ssize_t n = block_bytes(g) + max(panel, PIXEL_BYTES)
+    cdef Py_ssize_t n = block_bytes(g) + steps_bytes(g) + phases_bytes(p)
+    if not p.unpacked:
+        n += max(panel, PIXEL_BYTES)
     return (n + 4095) // 4096 * 4096
+
+
+cdef inline Py_ssize_t steps_bytes(const Gather *g) noexcept nogil:
+    return (max(g.taps.n, 1) * sizeof(cn_segment_t) + 63) // 64 * 64
 
 
 cdef inline Py_ssize_t pixel_panel_bytes(
     const Gather *g, Py_ssize_t depth
 ) noexcept nogil:
     return depth * g.kernels.nr * g.kernels.itemsize
-
-
-cdef inline char *packed_rows(
-    const Product *p, Py_ssize_t group, Py_ssize_t panel, Py_ssize_t k
-) noexcept nogil:
-    """A panel's rows from step k of the reduction on."""
-    cdef const Gather *g = &p.pixels
-    k -= p.first_chunk // g.n_tap_chunks * g.chunk_channels * g.taps.n
-    return (
-        p.packed
-        + (group * p.n_panels + panel) * panel_bytes(p)
-        + k * g.kernels.mr * g.kernels.itemsize
-    )
-
-
-cdef void pack_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Pack some channels of a group, all panels in work."""
-    cdef Product *p = <Product *> ctx
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t n = slice_channels(p)
-    cdef Py_ssize_t per_group = (n + p.pack_channels - 1) // p.pack_channels
-    cdef Py_ssize_t group = i // per_group, c = i % per_group * p.pack_channels
-    cdef Py_ssize_t first, panel, row
-    cdef cn_depth_t depth
-    depth.n_channels = min(p.pack_channels, n - c)
-    c += p.first_chunk // g.n_tap_chunks * g.chunk_channels
-    first = group * p.group_stride + c * p.channel_stride
-    depth.channel_stride = p.channel_stride
-    depth.n_taps, depth.tap, depth.ahead = g.taps.n, g.taps.w, 0
-    if p.row_stride < p.channel_stride:
-        # Each channel is a stream of memory, more than the hardware follows.
-        depth.ahead = g.kernels.mr * p.row_stride * max(4, 16 // max(g.taps.n, 1))
-    for panel in range(p.n_panels):
-        row = (p.first_panel + panel) * g.kernels.mr
-        g.kernels.pack_rows(
-            packed_rows(p, group, panel, c * g.taps.n),
-            p.weight + (first + row * p.row_stride) * g.kernels.itemsize,
-            min(g.kernels.mr, p.R - row),
-            p.row_stride,
-            &depth,
-        )
 
 
 cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
@@ -211,7 +155,10 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         index = (i - p.n_whole) % p.n_parts
         some.first_panel = index * p.n_panels // p.n_parts
         some.end_panel = (index + 1) * p.n_panels // p.n_parts
-    some.group, some.packed = place // n_blocks, memory + block_bytes(g)
+    some.group = place // n_blocks
+    some.steps = <cn_segment_t *> (memory + block_bytes(g))
+    some.sums = memory + block_bytes(g) + steps_bytes(g)
+    some.packed = some.sums + phases_bytes(p)
     x = g.x.data + some.group * g.x.C * g.x.sc * g.kernels.itemsize
     place_block(g, &block, memory)
     open_block(g, &block, place % n_blocks)
@@ -223,16 +170,6 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         multiply_chunk(p, &block, source, &some)
 
 
-# Some panels of a block's pixels, packed for one chunk, and the rows to multiply with.
-cdef struct Operands:
-    Chunk chunk
-    Py_ssize_t group, first_panel, end_panel
-    char *packed                    # panels of pixels, panel_bytes apart
-    Py_ssize_t n, panel_bytes
-    cn_panel_t columns[MAX_PANELS]
-    const char *next                # what is read after them, or NULL
-
-
 cdef void multiply_chunk(
     const Product *p, const Block *block, const char *source, Operands *some
 ) noexcept nogil:
@@ -242,34 +179,68 @@ cdef void multiply_chunk(
     of y are written in long runs, which the hardware sees coming.
     """
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t NR = g.kernels.nr, n_pixels = block.n_rows * block.n_cols
-    cdef Py_ssize_t n_panels = (n_pixels + NR - 1) // NR, first = 0, i, pixel
-    cdef Py_ssize_t together = PIXEL_BYTES // max(some.panel_bytes, 1)
+    cdef Py_ssize_t n_pixels = block.n_rows * block.n_cols, first = 0, next = 0, n
+    cdef Py_ssize_t most = MAX_PANELS
     cdef cn_segment_t *segment
+    if not p.unpacked:
+        most = min(max(PIXEL_BYTES // max(some.panel_bytes, 1), 1), most)
+    while next < n_pixels:
+        some.n, segment, first = 0, block.segment, next
+        while some.n < most and next < n_pixels:
+            n = panel_pixels(p, block, next)
+            cut_panel(g, block, next, n, segment, &some.columns[some.n])
+            if p.unpacked:
+                some.pixels[some.n] = source + segment.in_ * g.kernels.itemsize
+            else:
+                some.pixels[some.n] = some.packed + some.n * some.panel_bytes
+                pack_pixels(p, source, some)
+            segment += some.columns[some.n].n_segments
+            some.n += 1
+            next += n
+        some.next_end = some.next = find_next(p, block, some.chunk, source, next)
+        if some.next != NULL:
+            some.next_end += some.n * g.kernels.nr * g.kernels.itemsize + 64
+        if p.phases != NULL:
+            multiply_phases(p, block, some, first)
+        else:
+            multiply_panels(p, some)
+
+
+cdef inline Py_ssize_t panel_pixels(
+    const Product *p, const Block *block, Py_ssize_t first
+) noexcept nogil:
+    """How many pixels the panel has that begins at pixel `first` of a block."""
+    cdef Py_ssize_t NR = p.pixels.kernels.nr, n = block.n_cols, panels
+    if not p.unpacked:
+        return min(NR, block.n_rows * n - first)
+    # Panels that are read in place end with a row; all of a row have as many vectors.
+    panels = (n + NR - 1) // NR
+    return min(padded(p.pixels.kernels, (n + panels - 1) // panels), n - first % n)
+
+
+cdef inline void pack_pixels(
+    const Product *p, const char *source, Operands *some
+) noexcept nogil:
+    """Pack the last panel of pixels; with phases, tap by tap."""
+    cdef const Gather *g = &p.pixels
+    cdef const cn_panel_t *panel = &some.columns[some.n]
+    cdef char *packed = some.packed + some.n * some.panel_bytes
+    cdef Py_ssize_t t
     cdef cn_depth_t depth
     depth.n_channels, depth.channel_stride = some.chunk.n_channels, g.channel_stride
     depth.n_taps, depth.tap = some.chunk.n_taps, g.taps.place + some.chunk.t
-    depth.ahead = NR if g.direct else 0
-    together = min(max(together, 1), MAX_PANELS)
-    while first < n_panels:
-        some.n = min(together, n_panels - first)
-        segment = block.segment
-        for i in range(some.n):
-            pixel = (first + i) * NR
-            cut_panel(
-                g, block, pixel, min(NR, n_pixels - pixel), segment, &some.columns[i]
-            )
-            segment += some.columns[i].n_segments
-            if some.chunk.depth > 0:
-                g.kernels.pack_pixels(
-                    some.packed + i * some.panel_bytes,
-                    source,
-                    &depth,
-                    &some.columns[i],
-                )
-        first += some.n
-        some.next = find_next(p, block, some.chunk, source, first * NR)
-        multiply_panels(p, some)
+    depth.ahead = g.kernels.nr if g.direct else 0
+    if p.phases == NULL:
+        if some.chunk.depth > 0:
+            g.kernels.pack_pixels(packed, source, &depth, panel)
+        return
+    depth.n_taps = 1
+    for t in range(g.taps.n):
+        depth.tap = g.taps.place + t
+        g.kernels.pack_pixels(packed, source, &depth, panel)
+        packed += (
+            depth.n_channels * padded(g.kernels, panel.n_pixels) * g.kernels.itemsize
+        )
 
 
 cdef const char *find_next(
@@ -302,16 +273,13 @@ cdef void multiply_panels(const Product *p, Operands *some) noexcept nogil:
     """Multiply packed panels of pixels by some panels of rows."""
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t panel = some.first_panel, i, j, at_once, n_wide = some.n
-    cdef Py_ssize_t next = 0, line = 64
-    cdef Py_ssize_t next_bytes = some.n * g.kernels.nr * g.kernels.itemsize + line
-    cdef cn_segment_t steps
     cdef cn_tile_t tile
-    steps.len, steps.in_ = some.chunk.depth, 0
-    tile.steps, tile.n_steps, tile.next = &steps, 1, NULL
+    list_steps(p, some)
+    tile.steps, tile.n_steps, tile.next = some.steps, some.n_steps, NULL
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
     tile.next_stride, tile.a_stride = g.channel_stride, g.kernels.mr
     tile.a_panel_stride = panel_bytes(p) // g.kernels.itemsize
-    tile.far, tile.woven = some.chunk.k == 0, p.woven
+    tile.far = some.chunk.k == 0
     tile.accumulate = p.accumulate or some.chunk.k > 0
     tile.addend = p.addend if some.chunk.k == 0 else 0
     tile.clip = p.clip and some.chunk.k + some.chunk.depth == g.x.C * g.taps.n
@@ -323,15 +291,24 @@ cdef void multiply_panels(const Product *p, Operands *some) noexcept nogil:
         at_once = min(3, some.end_panel - panel)
         for j in range(at_once):
             for i in range(n_wide):
-                # Each tile fetches one line of all channels.
-                tile.next = NULL
-                if some.next != NULL and next < next_bytes:
-                    tile.next, next = some.next + next, next + line
+                tile.next = take_line(some)
                 multiply_tile(p, some, &tile, i, panel + j, 1)
         if n_wide < some.n:
             tile.next = NULL
             multiply_tile(p, some, &tile, n_wide, panel, at_once)
         panel += at_once
+
+
+cdef inline void list_steps(const Product *p, Operands *some) noexcept nogil:
+    """Where the terms of the reduction lie: one after another, or tap by tap."""
+    cdef Py_ssize_t t
+    some.n_steps = 1
+    some.steps[0].len, some.steps[0].in_ = some.chunk.depth, 0
+    if p.unpacked:
+        some.n_steps = p.n_taps
+        for t in range(p.n_taps):
+            some.steps[t].len = some.chunk.n_channels
+            some.steps[t].in_ = p.pixels.taps.place[t]
 
 
 cdef inline void multiply_tile(
@@ -340,11 +317,12 @@ cdef inline void multiply_tile(
 ) noexcept nogil:
     """Multiply panel i of the pixels by n panels of rows."""
     cdef const cn_kernels_t *kernels = p.pixels.kernels
-    cdef Py_ssize_t lanes = kernels.lanes
     cdef Py_ssize_t row = (p.first_panel + panel) * kernels.mr
     cdef Py_ssize_t place = some.group * p.R + row
-    tile.panel, tile.b = &some.columns[i], some.packed + i * some.panel_bytes
-    tile.b_stride = (tile.panel.n_pixels + lanes - 1) // lanes * lanes
+    tile.panel, tile.b = &some.columns[i], some.pixels[i]
+    tile.b_stride = padded(kernels, tile.panel.n_pixels)
+    if p.unpacked:
+        tile.b_stride = p.pixels.channel_stride
     tile.n_rows = min(n_panels * kernels.mr, p.R - row)
     tile.a = packed_rows(p, some.group, panel, some.chunk.k)
     tile.y = p.pixels.y.data + place * p.pixels.y.sc * kernels.itemsize

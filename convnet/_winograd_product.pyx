@@ -300,7 +300,6 @@ cdef void multiply_folds(
     result.row_stride, result.col_stride = p.y.sc, p.y.sw
     result.accumulate, result.addend, result.bias = p.accumulate, p.addend, NULL
     result.clip, result.low, result.high = p.clip, p.low, p.high
-    result.woven = False
     result.n_rows = min(end * FOLD * p.kernels.mr, p.R) - row
     result.y = p.y.data + (run.group * p.R + row) * p.y.sc * itemsize
     if p.bias != NULL:
@@ -354,7 +353,7 @@ cdef const char *multiply_point(
     tiles.segment, tiles.n_segments, tiles.n_pixels = &columns, 1, columns.len
     tiles.joined = True
     product.panel, product.bias, product.clip, product.addend = &tiles, NULL, False, 0
-    product.far, product.woven = False, False
+    product.far = False
     product.row_stride, product.col_stride = width, 1
     product.a_stride, product.a_panel_stride, product.b_stride = FOLD * MR, MR, width
     while panel < end:

@@ -204,7 +204,7 @@ cdef void multiply(
     tile.a_stride, tile.a_panel_stride = pitch(&p.grad_y), p.x.kernels.mr
     tile.b_stride, tile.row_stride, tile.col_stride = pitch(&p.x), p.row_size, 1
     tile.bias, tile.next, tile.addend, tile.clip = NULL, NULL, 0, False
-    tile.accumulate, tile.far, tile.woven = accumulate, False, False
+    tile.accumulate, tile.far = accumulate, False
     for point in range(p.n_points):
         for c in range((channels.n_channels + NR - 1) // NR):
             columns.n_pixels = run.len = min(NR, channels.n_channels - c * NR)

@@ -82,11 +82,20 @@ typedef struct {
     ptrdiff_t next_stride;
     const cn_panel_t *panel; /* where the columns go: `out`, `len` and `joined` */
     int accumulate, clip;
-    int far;   /* y has long left the cache */
-    int woven; /* y's pixels lie two apart, and those between are the call's as well */
+    int far; /* y has long left the cache */
     ptrdiff_t addend;
     double low, high;
 } cn_tile_t;
+
+/* Rows of pixels that come from `ways` phases: phase b is part[b] of x, or zero where
+ * that is negative. */
+typedef struct {
+    ptrdiff_t n_rows, row_stride, x_row_stride;
+    ptrdiff_t n, col_stride; /* pixels of a row */
+    ptrdiff_t ways, part_stride;
+    const ptrdiff_t *part; /* (ways,) */
+    int accumulate;
+} cn_weave_t;
 
 enum { CN_MAX_POINTS = 6 };
 

@@ -24,6 +24,8 @@ CONV = {
     "dilations": ((2, 3, 13, 11), (5, 3, 3, 2), {"dilation": (2, 5)}),
     "far taps": ((2, 3, 13, 11), (5, 3, 3, 2), {"dilation": 9, "padding": (8, 3)}),
     "far taps, narrow": ((3, 2, 61, 3), (5, 2, 2, 3), {"dilation": (29, 1)}),
+    "few channels, strided": ((2, 3, 21, 95), (7, 3, 5, 4), {"stride": (2, 3)}),
+    "patches": ((1, 3, 11, 127), (5, 3, 4, 4), {"stride": 4}),
     "everything": (
         (3, 4, 17, 13),
         (6, 2, 3, 5),
