@@ -20,6 +20,9 @@ ALGORITHMS = ("direct", "winograd2", "winograd4")
 # direct sum, F(2,3) has about the same.
 ALLOWED = {"strict": ALGORITHMS[:2], "default": ALGORITHMS}
 
+# The policy of calls that name none.
+_policy = "default"
+
 # A call of less work is direct: the choice would cost more than it brings. So are thin
 # ones: transforms are for channels that are used many times.
 _SMALL_WORK, _THIN = 1e6, 3
@@ -29,8 +32,8 @@ _DIRECT_RATE, _WINOGRAD_RATE = 0.8, {1: 0.72, 2: 0.78, 3: 0.8}
 # Cycles to pack one weight.
 _PACKING = 0.7
 # Cycles per vector of tiles and channel of the two transforms, and per panel of filters
-# and channel of the weights' one.
-_TRANSFORMS = {2: (200, 110, 50), 4: (400, 260, 110)}
+# and channel of the weights' one; and of that where they stay in the cache.
+_TRANSFORMS = {2: (200, 110, 50, 105), 4: (400, 260, 110, 200)}
 # Transformed weights: bytes a cycle that are written, and read again for each run of
 # tiles, while a cache holds them and where memory sets the pace.
 _CACHE_BYTES, _CACHE_RATES, _MEMORY_RATES = 12e6, (8.0, 16.0), (3.0, 6.0)
@@ -50,6 +53,17 @@ class Product(NamedTuple):
         """Return the operations of the definition."""
         G, R, C, N, H, W = self
         return 2 * G * R * C * N * H * W * taps
+
+
+def set_policy(name: str) -> None:
+    """Let `name` be the policy of calls that name none."""
+    global _policy
+    _policy = name
+
+
+def get_policy() -> str:
+    """Return the policy of calls that name none."""
+    return _policy
 
 
 def choose(
@@ -76,7 +90,7 @@ def choose(
     small = product.work(9) < _SMALL_WORK or min(product.rows, product.channels) < _THIN
     if small or dtype.itemsize != 4 or not _fits(window):
         return "direct"
-    call = product, window, precision, prepared, gradient
+    call = product, window, precision or _policy, prepared, gradient
     return _fastest(_kernels.get_isa(), *call)
 
 
@@ -100,7 +114,7 @@ def estimates(
     if gradient:
         costs["direct"] = _direct_gradient_cycles(product, KH * KW)
     for m in (2, 4):
-        if _fits(window) and f"winograd{m}" in ALLOWED[precision or "default"]:
+        if _fits(window) and f"winograd{m}" in ALLOWED[precision or _policy]:
             costs[f"winograd{m}"] = (
                 _winograd_gradient_cycles(product, m)
                 if gradient
@@ -130,20 +144,27 @@ def _winograd_cycles(product: Product, m: int, prepared: bool) -> float:
     tiles = N * -(-H // m) * -(-W // m)
     vectors = -(-tiles // lanes)
     panels = -(-R // mr)
-    to_points, from_points, weights = _TRANSFORMS[m]
+    to_points, from_points, weights, kept_weights = _TRANSFORMS[m]
     # Vectors of a panel and of a run, as in _winograd_product; each run reads all
     # weights again.
     vector_bytes = points * C * lanes * 4
     panel = max(1, min(3, vectors, 2**23 // vector_bytes))
     run = panel * (1 + (panel * vector_bytes > 2**20))
-    # A few tiles at the end cost less than a vector.
-    multiplied = vectors - 0.6 * (vectors > 1 and 0 < tiles % lanes <= 4)
+    # A panel of one vector is multiplied tile by tile.
+    multiplied = float(vectors)
+    if vectors % panel == 1 % panel and tiles % lanes:
+        multiplied += min((tiles % lanes + 1.5) / lanes, 1) - 1
     multiply = points * C * panels * mr * multiplied / 2 / _WINOGRAD_RATE[panel]
     transform = vectors * (C * to_points + R * from_points)
     size = points * C * panels * mr * 4
     write, read = _CACHE_RATES if G * size < _CACHE_BYTES else _MEMORY_RATES
-    reread = -(-vectors // run) * size / read
-    before = 0.0 if prepared else panels * C * weights + size / write
+    runs = -(-vectors // run)
+    reread = runs * size / read
+    before = panels * C * weights + size / write
+    if prepared:
+        before = 0.0
+    elif runs == 1:
+        before, reread = panels * C * kept_weights, 0.0
     return G * (max(multiply, reread) + transform + before)
 
 

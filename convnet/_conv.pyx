@@ -132,7 +132,7 @@ cdef int multiply_by_phases(
         if plans is None:
             grad_x[...] = 0         # no pixel is under a window
         return 0
-    # Rows and columns of taps of all phases, rising, and where each phase finds its own.
+    # Rows and columns of taps of all phases, rising; where each phase finds its own.
     dhs = sorted({dh for taps in rows.values() for _, dh in taps})
     dws = sorted({dw for taps in cols.values() for _, dw in taps})
     for dh in dhs:
@@ -165,7 +165,7 @@ cdef int multiply_by_phases(
     return run_product(p, num_threads, plans, None)
 
 
-def number_phases(phases, n):
+cdef object number_phases(phases, n):
     """Return which of the phases each of n is, by its place in the dict, or -1."""
     numbers = np.full(n, -1, np.intp)
     numbers[list(phases)] = range(len(phases))

@@ -108,19 +108,21 @@ cdef extern from "convnet.h" nogil:
         void (*winograd_input)(
             void *, const void *, const cn_tiles_t *, Py_ssize_t
         ) noexcept nogil
+        void (*winograd_sums)(void *, Py_ssize_t) noexcept nogil
         void (*winograd_output)(
             const cn_tile_t *, const void *, Py_ssize_t, const cn_tiles_t *, Py_ssize_t
         ) noexcept nogil
         void (*winograd_weight)(
-            void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int,
-            Py_ssize_t, Py_ssize_t, int,
+            void *, const void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+            Py_ssize_t, int, Py_ssize_t, Py_ssize_t, int,
         ) noexcept nogil
         void (*winograd_pixels)(
             void *, const void *, const cn_panel_t *, const Py_ssize_t *, Py_ssize_t,
             Py_ssize_t, Py_ssize_t, Py_ssize_t, int, int,
         ) noexcept nogil
         void (*winograd_turn)(
-            void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int
+            void *, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+            Py_ssize_t, int,
         ) noexcept nogil
         double (*sum_plane)(const void *, const cn_plane_t *) noexcept nogil
         void (*sum_channels)(

@@ -113,8 +113,12 @@ cdef void *take_scratch(Py_ssize_t n_bytes) except NULL:
         if block != NULL and block_size(block)[0] >= n_bytes:
             kept[i] = NULL
             return block
-    block = <char *> allocate(HEADER + n_bytes) + HEADER
-    block_size(block)[0] = n_bytes
+    n_bytes += HEADER
+    if n_bytes > HUGE_PAGE // 8:
+        # Whole huge pages: transforms write to more pages than a core keeps in mind.
+        n_bytes = (n_bytes + HUGE_PAGE - 1) // HUGE_PAGE * HUGE_PAGE
+    block = <char *> allocate(n_bytes) + HEADER
+    block_size(block)[0] = n_bytes - HEADER
     return block
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
 # The weights of a product as panels of MR rows: chunk by chunk, the terms in the order
-# in which pixels are read (channels, then taps; where these stay together, the opposite).
+# in which pixels are read (channels, then taps; taps that stay together, the opposite).
 
 from convnet._product cimport Product
 

@@ -121,7 +121,7 @@ cdef inline void write_pixels(
     const Product *p, const Block *block, char *y, const char *sums, cn_weave_t *weave,
     Py_ssize_t a, Py_ssize_t first, Py_ssize_t n_pixels,
 ) noexcept nogil:
-    """Row phase `a` of pixels [first, first + n) of a block; no sums: fetch the lines."""
+    """Row phase `a` of n pixels of a block, from `first` on; no sums: fetch lines."""
     cdef const cn_kernels_t *kernels = p.pixels.kernels
     cdef const Image *image = &p.pixels.y
     cdef const Phases *phases = p.phases

@@ -19,10 +19,13 @@ cdef struct Winograd:
     bint accumulate, clip
     Py_ssize_t addend
     double low, high
-    Py_ssize_t n_panels, n_folds    # of MR rows, and of FOLD panels
+    # Panels of MR rows; folds of so many panels, which lie side by side in U.
+    Py_ssize_t n_panels, n_folds, fold
     # Tiles of a panel; panels of one group and of its longest run; runs of one group;
     # a run's rows are shared by so many tasks, which take so many folds at once.
     Py_ssize_t width, n_tile_panels, run_panels, n_runs, n_parts, folds_at_once
+    # Channels whose weights are transformed when they are used; 0: all are before.
+    Py_ssize_t slice_channels
     char *packed                    # U, the transformed weights
     char *workspaces
     Py_ssize_t workspace_bytes

@@ -11,24 +11,20 @@ from convnet._kernels cimport (
     CN_NO_ROW, Packing, cn_panel_t, cn_segment_t, cn_strip_t, cn_tile_t, cn_tiles_t,
     find_packing, give_back, keep_packing, run_tasks, take_scratch,
 )
-
-# Bytes of one run's transformed input, and of the sums that are in work: both stay in
-# L2 where channels are few. The input of many lies in L3, so more filters share it.
-cdef Py_ssize_t MAX_INPUT_BYTES = 8 * 1024 * 1024
-cdef Py_ssize_t CACHED_BYTES = 1024 * 1024
-# Channels that are added up in one go: sums of sums round less than one long sum, and
-# the transforms enlarge what is lost.
-cdef Py_ssize_t SUM_LENGTH = 128
+from convnet._winograd_filters cimport (
+    Filters, filter_bytes, find_filters, packed_bytes, packed_filters,
+    transform_fold, transform_weights,
+)
+from convnet._winograd_plan cimport RUN_PANELS, SUM_LENGTH, plan_runs
 
 cdef enum:
-    FOLD = 3                        # panels of filters that lie side by side in U
-    RUN_PANELS = 2                  # of a run whose input does not stay in L2
     FEW_TILES = 4                   # whose products are not worth a vector
 
 
-# A run in work: its tiles, and its thread's memory, panel by panel.
+# A run in work: its tiles, and its thread's memory, panel by panel; and the filters.
 cdef struct Run:
     Py_ssize_t group, n_panels
+    Filters filters
     cn_tiles_t tiles[RUN_PANELS]
     char *strips
     char *input
@@ -44,9 +40,9 @@ cdef int run_winograd(
     cdef int itemsize = p.kernels.itemsize
     cdef Packing kept = find_packing(packings, name, itemsize)
     cdef char *scratch
-    plan_runs(p, num_threads)
+    plan_runs(p, num_threads, packings is not None)
     n_tasks = p.G * p.n_runs * p.n_parts
-    if packings is None:
+    if packings is None and p.slice_channels == 0:
         packed = packed_bytes(p)
     num_threads = <int> min(num_threads, n_tasks)
     p.workspace_bytes = workspace_bytes(p)
@@ -57,9 +53,9 @@ cdef int run_winograd(
     p.packed, p.workspaces = scratch, scratch + packed
     work = 2.0 * p.G * p.R * p.x.C * p.n_points * p.n_tile_panels * p.width
     try:
-        if packings is None:
+        if packed > 0:
             transform_weights(p, num_threads)
-        elif kept is None:
+        elif packings is not None and kept is None:
             kept = Packing(packed_bytes(p))
             p.packed = kept.data
             transform_weights(p, num_threads)
@@ -72,86 +68,6 @@ cdef int run_winograd(
     return 0
 
 
-cdef int transform_weights(Winograd *p, int num_threads) except -1:
-    cdef double work = 10.0 * packed_bytes(p) / p.kernels.itemsize
-    run_tasks(weight_task, p, p.G * p.n_folds, num_threads, work)
-    return 0
-
-
-cdef void plan_runs(Winograd *p, Py_ssize_t num_threads) noexcept nogil:
-    """Choose the tiles of a run and the filters that are multiplied with it at once.
-
-    Each run reads all weights, and each pass of filters reads the run's input: where
-    the input does not stay in L2, both are large.
-    """
-    cdef Py_ssize_t lanes = p.kernels.lanes, widest = p.kernels.nr // lanes, most
-    cdef Py_ssize_t vectors = (p.y.N * p.TH * p.TW + lanes - 1) // lanes
-    cdef Py_ssize_t vector_bytes = p.n_points * p.x.C * lanes * p.kernels.itemsize
-    p.n_panels = (p.R + p.kernels.mr - 1) // p.kernels.mr
-    p.n_folds = (p.n_panels + FOLD - 1) // FOLD
-    widest = max(1, min(widest, MAX_INPUT_BYTES // vector_bytes))
-    most = 1 if widest * vector_bytes <= CACHED_BYTES else RUN_PANELS
-    most = max(1, min(most, MAX_INPUT_BYTES // (widest * vector_bytes)))
-    cut_runs(p, vectors, widest, most, 1)
-    if num_threads > 1 and p.G * p.n_runs < 4 * num_threads:
-        share_runs(p, vectors, widest, most, num_threads)
-    p.n_parts = 1
-    if p.G * p.n_runs < num_threads:
-        p.n_parts = min(num_threads, p.n_folds)
-    choose_folds(p, p.run_panels * p.width // lanes * vector_bytes)
-
-
-cdef void choose_folds(Winograd *p, Py_ssize_t input_bytes) noexcept nogil:
-    """Choose the folds whose sums the cache holds, beside an input that it holds."""
-    cdef Py_ssize_t room = CACHED_BYTES, fold
-    if input_bytes <= CACHED_BYTES:
-        room -= input_bytes
-    fold = p.run_panels * p.n_points * FOLD * p.kernels.mr * p.width
-    p.folds_at_once = min(p.n_folds, max(1, room // (fold * p.kernels.itemsize)))
-
-
-cdef void cut_runs(
-    Winograd *p, Py_ssize_t vectors, Py_ssize_t width, Py_ssize_t most,
-    Py_ssize_t multiple,
-) noexcept nogil:
-    """Cut tiles into panels of `width` vectors, and those into runs."""
-    p.width = width * p.kernels.lanes
-    p.n_tile_panels = (vectors + width - 1) // width
-    p.n_runs = (p.n_tile_panels + most - 1) // most
-    p.n_runs = (p.n_runs + multiple - 1) // multiple * multiple
-    p.n_runs = max(1, min(p.n_runs, p.n_tile_panels))
-    p.run_panels = (p.n_tile_panels + p.n_runs - 1) // p.n_runs
-
-
-cdef void share_runs(
-    Winograd *p, Py_ssize_t vectors, Py_ssize_t widest, Py_ssize_t most,
-    Py_ssize_t num_threads,
-) noexcept nogil:
-    """Cut few tiles so that all threads have as many; the results are the same."""
-    cdef Py_ssize_t width, best_width = widest
-    cdef double load, least = 1e300
-    for width in range(widest, 0, -1):
-        cut_runs(p, vectors, width, most, num_threads)
-        load = (p.n_runs + num_threads - 1) // num_threads * p.run_panels * width
-        # Narrow panels have short chains of multiply-adds.
-        load *= 1 + 0.08 * (widest - width)
-        if load < least:
-            least, best_width = load, width
-    cut_runs(p, vectors, best_width, most, num_threads)
-
-
-# U is (groups, folds, points, channels, FOLD panels of MR rows): one stream of memory
-# for all points of a fold. From point to point there is one vector more than needed: at
-# a power of two apart, a transform would write all points to the same few cache sets.
-cdef inline Py_ssize_t filters_stride(const Winograd *p) noexcept nogil:
-    return p.x.C * FOLD * p.kernels.mr + p.kernels.lanes
-
-
-cdef Py_ssize_t packed_bytes(const Winograd *p) noexcept nogil:
-    cdef Py_ssize_t n = p.G * p.n_folds * p.n_points * filters_stride(p)
-    return (n * p.kernels.itemsize + 4095) // 4096 * 4096
-
-
 cdef inline Py_ssize_t strips_bytes(const Winograd *p) noexcept nogil:
     """Of one panel, which may begin and end inside a row of tiles."""
     cdef Py_ssize_t n = min(p.width, (p.width + p.TW - 2) // p.TW + 1)
@@ -161,7 +77,10 @@ cdef inline Py_ssize_t strips_bytes(const Winograd *p) noexcept nogil:
 cdef Py_ssize_t workspace_bytes(const Winograd *p) noexcept nogil:
     """Bytes of one thread: transformed input, sums and strips, in whole pages."""
     cdef Py_ssize_t n = strips_bytes(p) + input_bytes(p) + sums_bytes(p)
-    return (p.run_panels * n + 4095) // 4096 * 4096
+    n *= p.run_panels
+    if p.slice_channels > 0:
+        n += filter_bytes(p, p.folds_at_once, p.slice_channels)
+    return (n + 4095) // 4096 * 4096
 
 
 cdef inline Py_ssize_t input_stride(const Winograd *p, Py_ssize_t width) noexcept nogil:
@@ -173,46 +92,11 @@ cdef inline Py_ssize_t input_bytes(const Winograd *p) noexcept nogil:
 
 
 cdef inline Py_ssize_t sums_stride(const Winograd *p) noexcept nogil:
-    return p.folds_at_once * FOLD * p.kernels.mr * p.width + p.kernels.lanes
+    return p.folds_at_once * p.fold * p.kernels.mr * p.width + p.kernels.lanes
 
 
 cdef inline Py_ssize_t sums_bytes(const Winograd *p) noexcept nogil:
     return p.n_points * sums_stride(p) * p.kernels.itemsize
-
-
-cdef inline char *packed_filters(
-    const Winograd *p, Py_ssize_t group, Py_ssize_t panel, Py_ssize_t point
-) noexcept nogil:
-    cdef Py_ssize_t fold = group * p.n_folds + panel // FOLD
-    cdef Py_ssize_t first = (fold * p.n_points + point) * filters_stride(p)
-    return p.packed + (first + panel % FOLD * p.kernels.mr) * p.kernels.itemsize
-
-
-cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Transform fold i % n_folds of group i // n_folds, some channels at a time.
-
-    Its panels share lines of U, which are complete before they leave the cache.
-    """
-    cdef Winograd *p = <Winograd *> ctx
-    cdef Py_ssize_t group = i // p.n_folds, first = i % p.n_folds * FOLD, panel, row, c
-    cdef Py_ssize_t itemsize = p.kernels.itemsize, step = 16, at
-    for c in range((p.x.C + step - 1) // step):
-        for panel in range(first, min(first + FOLD, p.n_panels)):
-            row = panel * p.kernels.mr
-            at = group * p.group_stride + row * p.row_stride
-            p.kernels.winograd_weight(
-                packed_filters(p, group, panel, 0)
-                + c * step * FOLD * p.kernels.mr * itemsize,
-                p.weight + (at + c * step * p.channel_stride) * itemsize,
-                min(p.kernels.mr, p.R - row),
-                p.row_stride,
-                min(step, p.x.C - c * step),
-                p.channel_stride,
-                p.flip,
-                FOLD * p.kernels.mr,
-                filters_stride(p),
-                p.m,
-            )
 
 
 cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
@@ -228,6 +112,9 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     r.strips = p.workspaces + worker * p.workspace_bytes
     r.input = r.strips + p.run_panels * strips_bytes(p)
     r.sums = r.input + p.run_panels * input_bytes(p)
+    r.filters = packed_filters(p, r.group)
+    if p.slice_channels > 0:
+        r.filters.data = r.sums + p.run_panels * sums_bytes(p)
     for panel in range(r.n_panels):
         transform_input(p, &r, panel, (first + panel) * p.width)
     while fold < end:
@@ -281,30 +168,26 @@ cdef void cut_strips(
 
 
 cdef void multiply_folds(
-    const Winograd *p, const Run *run, Py_ssize_t first, Py_ssize_t end
+    const Winograd *p, Run *run, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    """Multiply a run by folds [first, end) of filters and transform back.
-
-    A point's input is used for all of these filters, its weights for all of the run's
-    tiles, before the next point's turn.
-    """
-    cdef Py_ssize_t point, fold, panel, row = first * FOLD * p.kernels.mr
-    cdef Py_ssize_t itemsize = p.kernels.itemsize
-    cdef const char *next
+    """Multiply a run by folds [first, end) of filters and transform back."""
+    cdef Py_ssize_t panel, itemsize = p.kernels.itemsize
+    cdef Py_ssize_t row = first * p.fold * p.kernels.mr
     cdef cn_tile_t result
-    for point in range(p.n_points):
-        for fold in range(first, end):
-            next = next_filters(p, run.group, first, end, fold, point)
-            for panel in range(run.n_panels):
-                next = multiply_point(p, run, panel, fold, fold - first, point, next)
+    if p.slice_channels == 0:
+        multiply_points(p, run, first, end)
+    else:
+        multiply_slices(p, run, first, end)
     result.row_stride, result.col_stride = p.y.sc, p.y.sw
     result.accumulate, result.addend, result.bias = p.accumulate, p.addend, NULL
     result.clip, result.low, result.high = p.clip, p.low, p.high
-    result.n_rows = min(end * FOLD * p.kernels.mr, p.R) - row
+    result.n_rows = min(end * p.fold * p.kernels.mr, p.R) - row
     result.y = p.y.data + (run.group * p.R + row) * p.y.sc * itemsize
     if p.bias != NULL:
         result.bias = p.bias + (run.group * p.R + row) * itemsize
     for panel in range(run.n_panels):
+        if is_turned(p, run.tiles[panel].n_tiles):
+            turn_sums(p, run, panel, end - first)
         p.kernels.winograd_output(
             &result,
             run.sums + panel * sums_bytes(p),
@@ -314,60 +197,146 @@ cdef void multiply_folds(
         )
 
 
+cdef void multiply_slices(
+    const Winograd *p, Run *run, Py_ssize_t first, Py_ssize_t end
+) noexcept nogil:
+    """Transform some channels of the filters and multiply, in turns."""
+    cdef Py_ssize_t c = 0, fold
+    run.filters.first_fold = first
+    while c < p.x.C:
+        run.filters.first_channel = c
+        run.filters.n_channels = min(p.slice_channels, p.x.C - c)
+        for fold in range(first, end):
+            transform_fold(p, &run.filters, run.group, fold)
+        multiply_points(p, run, first, end)
+        c += p.slice_channels
+
+
+cdef void multiply_points(
+    const Winograd *p, const Run *run, Py_ssize_t first, Py_ssize_t end
+) noexcept nogil:
+    """Multiply a run by folds [first, end) of filters, those channels that are there.
+
+    A point's input is used for all of these filters, its weights for all of the run's
+    tiles, before the next point's turn.
+    """
+    cdef Py_ssize_t point, fold, panel
+    cdef const char *next
+    for point in range(p.n_points):
+        for fold in range(first, end):
+            next = next_filters(p, run, first, end, fold, point)
+            for panel in range(run.n_panels):
+                next = multiply_point(p, run, panel, fold, fold - first, point, next)
+
+
 cdef inline const char *next_filters(
-    const Winograd *p, Py_ssize_t group, Py_ssize_t first, Py_ssize_t end,
+    const Winograd *p, const Run *run, Py_ssize_t first, Py_ssize_t end,
     Py_ssize_t fold, Py_ssize_t point,
 ) noexcept nogil:
-    """Whose turn it is after a fold's at a point."""
+    """Whose turn it is after a fold's at a point; NULL if they are in the cache."""
+    if p.slice_channels > 0:
+        return NULL
     fold += 1
     if fold == end:
         fold, point = first, point + 1
     if point == p.n_points:
         fold, point = min(end, p.n_folds - 1), 0
-    return packed_filters(p, group, fold * FOLD, point)
+    return find_filters(p, &run.filters, fold * p.fold, point, 0)
 
 
 cdef const char *multiply_point(
     const Winograd *p, const Run *run, Py_ssize_t tile_panel, Py_ssize_t fold,
     Py_ssize_t place, Py_ssize_t point, const char *next,
 ) noexcept nogil:
-    """The products of one point, fold and panel of tiles, summed over channels."""
-    cdef Py_ssize_t itemsize = p.kernels.itemsize, MR = p.kernels.mr, i, c
-    cdef Py_ssize_t n_tiles = run.tiles[tile_panel].n_tiles
-    cdef Py_ssize_t width = whole_vectors(p, n_tiles), panel = fold * FOLD
-    cdef Py_ssize_t at_once = FOLD if width == p.kernels.lanes else 1
-    cdef Py_ssize_t end = min(panel + FOLD, p.n_panels)
+    """The products of one point, fold and panel of tiles, summed over channels.
+
+    Where few tiles meet filters that are in the cache, tiles are the rows of the
+    product: its vectors are full, and a broadcast a tile costs little.
+    """
+    cdef Py_ssize_t itemsize = p.kernels.itemsize, MR = p.kernels.mr
+    cdef Py_ssize_t n_tiles = run.tiles[tile_panel].n_tiles, i = 0, at_once = MR
+    cdef Py_ssize_t width = whole_vectors(p, n_tiles), pitch = p.fold * MR
+    cdef Py_ssize_t n_rows = min(pitch, (p.n_panels - fold * p.fold) * MR)
     cdef char *sums = run.sums + tile_panel * sums_bytes(p) + itemsize * (
-        point * sums_stride(p) + place * FOLD * MR * width
+        point * sums_stride(p) + place * pitch * width
     )
     cdef const char *input = run.input + tile_panel * input_bytes(p) + itemsize * (
-        point * input_stride(p, width)
+        point * input_stride(p, width) + run.filters.first_channel * width
+    )
+    cdef const char *filters = find_filters(
+        p, &run.filters, fold * p.fold, point, run.filters.first_channel
     )
     cdef cn_tile_t product
-    cdef cn_segment_t steps, columns
-    cdef cn_panel_t tiles
+    cdef cn_segment_t columns
+    cdef cn_panel_t panel
+    columns.in_ = columns.out = 0
+    panel.segment, panel.n_segments, panel.joined = &columns, 1, True
+    product.panel, product.bias, product.clip, product.addend = &panel, NULL, False, 0
+    product.far, product.next, product.next_stride = False, next, 64 // itemsize
+    product.col_stride = 1
+    if is_turned(p, n_tiles):
+        columns.len = panel.n_pixels = product.row_stride = product.b_stride = pitch
+        product.a_stride = width
+        while i < n_tiles:
+            product.y = sums + i * pitch * itemsize
+            product.a, product.b = input + i * itemsize, filters
+            product.n_rows = MR
+            while product.n_rows // 2 >= n_tiles - i:
+                product.n_rows //= 2
+            add_channels(p, run, &product)
+            i += MR
+        return NULL
+    columns.len = panel.n_pixels = width if n_tiles > FEW_TILES else n_tiles
+    product.row_stride = product.b_stride = width
+    product.a_stride, product.a_panel_stride = pitch, MR
+    if width == p.kernels.lanes:
+        at_once = 3 * MR
+    while i < n_rows:
+        product.y = sums + i * width * itemsize
+        product.a, product.b = filters + i * itemsize, input
+        product.n_rows = min(at_once, n_rows - i)
+        add_channels(p, run, &product)
+        i += at_once
+    return <const char *> product.next
+
+
+cdef inline bint is_turned(const Winograd *p, Py_ssize_t n_tiles) noexcept nogil:
+    """Whether tiles are the rows of a panel's products, and filters the columns."""
+    return p.slice_channels > 0 and n_tiles <= p.kernels.lanes
+
+
+cdef inline void add_channels(
+    const Winograd *p, const Run *run, cn_tile_t *product
+) noexcept nogil:
+    """Multiply those channels whose filters are there, in sums of bounded length."""
+    cdef Py_ssize_t itemsize = p.kernels.itemsize, left = run.filters.n_channels
+    # A tile of several panels needs, and fetches, as many lines.
+    cdef Py_ssize_t lines = 128 if product.n_rows > p.kernels.mr else 64
+    cdef cn_segment_t steps
     steps.in_, product.steps, product.n_steps = 0, &steps, 1
-    columns.len, columns.in_, columns.out = n_tiles, 0, 0
-    if n_tiles > FEW_TILES:
-        columns.len = width
-    tiles.segment, tiles.n_segments, tiles.n_pixels = &columns, 1, columns.len
-    tiles.joined = True
-    product.panel, product.bias, product.clip, product.addend = &tiles, NULL, False, 0
-    product.far = False
-    product.row_stride, product.col_stride = width, 1
-    product.a_stride, product.a_panel_stride, product.b_stride = FOLD * MR, MR, width
-    while panel < end:
-        product.n_rows = min(end - panel, at_once) * MR
-        product.y = sums + panel % FOLD * MR * width * itemsize
-        for i in range((p.x.C + SUM_LENGTH - 1) // SUM_LENGTH):
-            c = i * SUM_LENGTH
-            steps.len, product.accumulate = min(SUM_LENGTH, p.x.C - c), c > 0
-            product.a = itemsize * c * FOLD * MR + packed_filters(
-                p, run.group, panel, point
+    product.accumulate = run.filters.first_channel > 0
+    while left > 0:
+        steps.len = min(SUM_LENGTH, left)
+        p.kernels.gemm_tile(product)
+        product.accumulate = True
+        product.a = <const char *> product.a + steps.len * product.a_stride * itemsize
+        product.b = <const char *> product.b + steps.len * product.b_stride * itemsize
+        if product.next != NULL:
+            product.next = <const char *> product.next + steps.len * lines
+        left -= steps.len
+
+
+cdef inline void turn_sums(
+    const Winograd *p, const Run *run, Py_ssize_t panel, Py_ssize_t n_folds
+) noexcept nogil:
+    """Sums whose rows are tiles: let the filters be rows, as in others."""
+    cdef Py_ssize_t point, place, itemsize = p.kernels.itemsize
+    cdef char *sums = run.sums + panel * sums_bytes(p)
+    for point in range(p.n_points):
+        for place in range(n_folds):
+            p.kernels.winograd_sums(
+                sums + itemsize * (
+                    point * sums_stride(p) + place * p.kernels.nr * p.kernels.lanes
+                ),
+                run.tiles[panel].n_tiles,
             )
-            product.b = input + itemsize * c * width
-            product.next, product.next_stride = next, 64 // itemsize
-            p.kernels.gemm_tile(&product)
-            next += steps.len * 64 * (1 + (at_once > 1))
-        panel += at_once
-    return next

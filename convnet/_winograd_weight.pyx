@@ -8,7 +8,8 @@ pixels of x the inputs, and the sum over tiles is the reduction of (m + 2)^2 pro
 
 Blocks of tiles come from two turned slabs, channels last, so that transforms run over
 channels. Tasks own rows by chunks of channels and walk over all tiles in order, or over
-a part of them, as in _conv_weight.
+a part of them, as in _conv_weight. Where tasks are many, each has all tiles, and
+transforms its sums back before they leave the cache.
 """
 
 cimport numpy as cnp
@@ -43,7 +44,10 @@ cdef struct WinogradWeight:
     Py_ssize_t n_blocks, n_parts
     # Of each part's blocks, those that are added up now: `n_now` from `first` on.
     Py_ssize_t first, n_now
-    char *sums                      # S: (n_parts, G, points, R, C)
+    # S: (n_parts, G, points, R, C), or of each task that has all tiles (points, rows,
+    # channels), in its workspace.
+    bint whole
+    char *sums
     Py_ssize_t row_size, point_size, group_size, part_size
     char *workspaces
     Py_ssize_t workspace_bytes
@@ -93,7 +97,7 @@ cdef void describe(
 
 
 cdef int run(WinogradWeight *p, int num_threads, list plans) except -1:
-    cdef Py_ssize_t tasks, lanes = p.x.kernels.lanes, sums_bytes
+    cdef Py_ssize_t tasks, sums_bytes
     cdef int itemsize = p.x.kernels.itemsize
     cdef double work
     cdef char *scratch
@@ -102,12 +106,13 @@ cdef int run(WinogradWeight *p, int num_threads, list plans) except -1:
     p.n_parts = min(p.n_blocks, (ENOUGH_TASKS + tasks - 1) // tasks)
     tasks *= p.n_parts
     num_threads = <int> min(num_threads, tasks)
-    p.row_size = (p.C + lanes - 1) // lanes * lanes
-    # Not at a power of two: all points would share cache sets.
-    p.point_size = p.R * p.row_size + lanes
-    p.group_size = p.n_points * p.point_size
-    p.part_size = p.G * p.group_size
-    sums_bytes = (p.n_parts * p.part_size * itemsize + 4095) // 4096 * 4096
+    work = 2.0 * p.G * p.R * p.C * p.n_points * p.x.y.N * p.x.y.H * p.x.y.W
+    # Between tasks an interrupt may end the call.
+    p.whole = p.n_parts == 1 and work < 4.0 * SLICE_WORK * tasks
+    lay_out_sums(p)
+    sums_bytes = 0
+    if not p.whole:
+        sums_bytes = (p.n_parts * p.part_size * itemsize + 4095) // 4096 * 4096
     p.workspace_bytes = workspace_bytes(p)
     if plans is not None:
         plans.append(
@@ -116,16 +121,30 @@ cdef int run(WinogradWeight *p, int num_threads, list plans) except -1:
         return 0
     scratch = <char *> take_scratch(sums_bytes + num_threads * p.workspace_bytes)
     p.sums, p.workspaces = scratch, scratch + sums_bytes
-    work = 2.0 * p.G * p.R * p.C * p.n_points * p.x.y.N * p.x.y.H * p.x.y.W
-    # Rounds of blocks, between which an interrupt may end the call.
+    # Rounds of blocks, for the same reason.
     p.n_now = max(1, <Py_ssize_t> (p.n_blocks * min(1.0, SLICE_WORK / work)))
+    if p.whole:
+        p.n_now = p.n_blocks
     try:
         for p.first in range(0, -(-p.n_blocks // p.n_parts), p.n_now):
             run_tasks(tile_task, p, tasks, num_threads, work * p.n_now / p.n_blocks)
-        run_tasks(turn_task, p, p.G * p.R, num_threads, 20.0 * p.n_parts * p.part_size)
+        if not p.whole:
+            work = 20.0 * p.n_parts * p.part_size
+            run_tasks(turn_task, p, p.G * p.R, num_threads, work)
     finally:
         give_back(scratch)
     return 0
+
+
+cdef void lay_out_sums(WinogradWeight *p) noexcept nogil:
+    cdef Py_ssize_t lanes = p.x.kernels.lanes, rows = p.R, channels = p.C
+    if p.whole:
+        rows, channels = p.grad_y.chunk_channels, p.x.chunk_channels
+    p.row_size = (channels + lanes - 1) // lanes * lanes
+    # Not at a power of two: all points would share cache sets.
+    p.point_size = rows * p.row_size + lanes
+    p.group_size = p.n_points * p.point_size
+    p.part_size = p.G * p.group_size
 
 
 cdef inline Py_ssize_t pitch(const Gather *g) noexcept nogil:
@@ -142,6 +161,8 @@ cdef Py_ssize_t workspace_bytes(const WinogradWeight *p) noexcept nogil:
     cdef Py_ssize_t n = points_stride(&p.x) + points_stride(&p.grad_y)
     # A tile reads MR rows, whether there are so many or not.
     n = (p.n_points * n + p.x.kernels.mr) * p.x.kernels.itemsize
+    if p.whole:
+        n += p.group_size * p.x.kernels.itemsize
     return (block_bytes(&p.x) + block_bytes(&p.grad_y) + n + 4095) // 4096 * 4096
 
 
@@ -155,16 +176,32 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef Py_ssize_t part = rest // p.x.n_channel_chunks // p.G, index
     cdef Py_ssize_t begin = part * p.n_blocks // p.n_parts
     cdef Py_ssize_t end = (part + 1) * p.n_blocks // p.n_parts
-    cdef char *memory = p.workspaces + worker * p.workspace_bytes
+    cdef int itemsize = p.x.kernels.itemsize
+    cdef char *sums = p.workspaces + worker * p.workspace_bytes
+    cdef char *memory = sums + p.whole * p.group_size * itemsize
     cdef char *v = memory + block_bytes(&p.x) + block_bytes(&p.grad_y)
-    cdef char *u = v + p.n_points * points_stride(&p.x) * p.x.kernels.itemsize
+    cdef char *u = v + p.n_points * points_stride(&p.x) * itemsize
     cdef Py_ssize_t n_tiles
+    if not p.whole:
+        sums = p.sums + itemsize * (
+            part * p.part_size + group * p.group_size + rows.c * p.row_size + channels.c
+        )
     for index in range(begin + p.first, min(begin + p.first + p.n_now, end)):
         transform(p, &p.x, index, group, channels, memory, v, True)
         n_tiles = transform(
             p, &p.grad_y, index, group, rows, memory + block_bytes(&p.x), u, False
         )
-        multiply(p, u, v, n_tiles, group, part, rows, channels, index > begin)
+        multiply(
+            p, u, v, n_tiles, sums, rows.n_channels, channels.n_channels, index > begin
+        )
+    if p.whole:
+        for index in range(rows.n_channels):
+            turn_row(
+                p,
+                (group * p.R + rows.c + index) * p.C + channels.c,
+                sums + index * p.row_size * itemsize,
+                channels.n_channels,
+            )
 
 
 cdef Py_ssize_t transform(
@@ -189,15 +226,13 @@ cdef Py_ssize_t transform(
 
 cdef void multiply(
     const WinogradWeight *p, const char *u, const char *v, Py_ssize_t n_tiles,
-    Py_ssize_t group, Py_ssize_t part, Chunk rows, Chunk channels, bint accumulate,
+    char *sums, Py_ssize_t n_rows, Py_ssize_t n_channels, bint accumulate,
 ) noexcept nogil:
     """Add a block's products to the sums, point by point."""
     cdef Py_ssize_t NR = p.x.kernels.nr, itemsize = p.x.kernels.itemsize, point, c
-    cdef Py_ssize_t first = part * p.part_size + group * p.group_size + channels.c
     cdef cn_segment_t steps, run
     cdef cn_panel_t columns
     cdef cn_tile_t tile
-    first += rows.c * p.row_size
     steps.len, steps.in_, run.out = n_tiles, 0, 0
     columns.segment, columns.n_segments, columns.joined = &run, 1, True
     tile.steps, tile.n_steps, tile.panel = &steps, 1, &columns
@@ -206,12 +241,12 @@ cdef void multiply(
     tile.bias, tile.next, tile.addend, tile.clip = NULL, NULL, 0, False
     tile.accumulate, tile.far = accumulate, False
     for point in range(p.n_points):
-        for c in range((channels.n_channels + NR - 1) // NR):
-            columns.n_pixels = run.len = min(NR, channels.n_channels - c * NR)
+        for c in range((n_channels + NR - 1) // NR):
+            columns.n_pixels = run.len = min(NR, n_channels - c * NR)
             tile.a = u + point * points_stride(&p.grad_y) * itemsize
             tile.b = v + (point * points_stride(&p.x) + c * NR) * itemsize
-            tile.y = p.sums + (first + point * p.point_size + c * NR) * itemsize
-            multiply_rows(p, &tile, rows.n_channels)
+            tile.y = sums + (point * p.point_size + c * NR) * itemsize
+            multiply_rows(p, &tile, n_rows)
 
 
 cdef void multiply_rows(
@@ -232,11 +267,19 @@ cdef void multiply_rows(
 cdef void turn_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """Row i of grad_w: the sum of its parts, transformed back, taps last."""
     cdef WinogradWeight *p = <WinogradWeight *> ctx
-    cdef Py_ssize_t itemsize = p.x.kernels.itemsize
+    cdef Py_ssize_t at = i // p.R * p.group_size + i % p.R * p.row_size
+    turn_row(p, i * p.C, p.sums + at * p.x.kernels.itemsize, p.C)
+
+
+cdef inline void turn_row(
+    const WinogradWeight *p, Py_ssize_t first, const char *sums, Py_ssize_t n_channels
+) noexcept nogil:
+    """Channels of a row of grad_w, from element `first` on."""
     p.x.kernels.winograd_turn(
-        p.grad_w + i * p.C * 9 * itemsize,
-        p.sums + (i // p.R * p.group_size + i % p.R * p.row_size) * itemsize,
-        p.C,
+        p.grad_w + first * 9 * p.x.kernels.itemsize,
+        p.C * 9,
+        sums,
+        n_channels,
         p.point_size,
         p.n_parts,
         p.part_size,

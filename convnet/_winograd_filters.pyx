@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""The transformed filters of Winograd's algorithm: see ``_winograd_filters.pxd``.
+
+A fold's points are one stream of memory. From point to point there is one vector more
+than needed: at a power of two apart, a transform would write all points to the same few
+cache sets.
+"""
+
+from convnet._kernels cimport run_tasks
+from convnet._winograd_product cimport Winograd
+
+
+cdef inline Py_ssize_t point_stride(
+    const Winograd *p, Py_ssize_t n_channels
+) noexcept nogil:
+    return n_channels * p.fold * p.kernels.mr + p.kernels.lanes
+
+
+cdef Py_ssize_t filter_bytes(
+    const Winograd *p, Py_ssize_t n_folds, Py_ssize_t n_channels
+) noexcept nogil:
+    return (
+        n_folds * p.n_points * point_stride(p, n_channels) * p.kernels.itemsize
+    )
+
+
+cdef Py_ssize_t packed_bytes(const Winograd *p) noexcept nogil:
+    return (p.G * filter_bytes(p, p.n_folds, p.x.C) + 4095) // 4096 * 4096
+
+
+cdef Filters packed_filters(const Winograd *p, Py_ssize_t group) noexcept nogil:
+    cdef Filters filters
+    filters.data = p.packed + group * filter_bytes(p, p.n_folds, p.x.C)
+    filters.first_fold, filters.first_channel, filters.n_channels = 0, 0, p.x.C
+    return filters
+
+
+cdef int transform_weights(Winograd *p, int num_threads) except -1:
+    cdef double work = 10.0 * packed_bytes(p) / p.kernels.itemsize
+    run_tasks(fold_task, p, p.G * p.n_folds, num_threads, work)
+    return 0
+
+
+cdef void fold_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    cdef Winograd *p = <Winograd *> ctx
+    cdef Filters filters = packed_filters(p, i // p.n_folds)
+    transform_fold(p, &filters, i // p.n_folds, i % p.n_folds)
+
+
+cdef char *find_filters(
+    const Winograd *p, const Filters *filters, Py_ssize_t panel, Py_ssize_t point,
+    Py_ssize_t c,
+) noexcept nogil:
+    """The rows of a panel from channel c on, at one point."""
+    cdef Py_ssize_t at = (panel // p.fold - filters.first_fold) * p.n_points + point
+    at *= point_stride(p, filters.n_channels)
+    at += ((c - filters.first_channel) * p.fold + panel % p.fold) * p.kernels.mr
+    return filters.data + at * p.kernels.itemsize
+
+
+cdef void transform_fold(
+    const Winograd *p, const Filters *filters, Py_ssize_t group, Py_ssize_t fold
+) noexcept nogil:
+    cdef Py_ssize_t itemsize = p.kernels.itemsize, row = fold * p.fold * p.kernels.mr
+    cdef Py_ssize_t at = (
+        group * p.group_stride
+        + row * p.row_stride
+        + filters.first_channel * p.channel_stride
+    )
+    p.kernels.winograd_weight(
+        find_filters(p, filters, fold * p.fold, 0, filters.first_channel),
+        p.weight + at * itemsize,
+        p.weight + p.G * p.group_stride * itemsize,
+        min(p.fold * p.kernels.mr, p.R - row),
+        p.row_stride,
+        filters.n_channels,
+        p.channel_stride,
+        p.flip,
+        p.fold * p.kernels.mr,
+        point_stride(p, filters.n_channels),
+        p.m,
+    )

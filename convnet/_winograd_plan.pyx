@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""How Winograd's tiles are cut into runs and filters into folds: see the ``.pxd``."""
+
+from convnet._winograd_product cimport Winograd
+
+# Bytes of one run's transformed input, and of the sums that are in work: both stay in
+# L2 where channels are few. The input of many lies in L3, so more filters share it.
+cdef Py_ssize_t MAX_INPUT_BYTES = 8 * 1024 * 1024
+cdef Py_ssize_t CACHED_BYTES = 1400 * 1024
+
+cdef enum:
+    FOLD = 3                        # panels of filters that stream past few tiles
+
+
+cdef void plan_runs(Winograd *p, Py_ssize_t num_threads, bint kept) noexcept nogil:
+    """Choose the tiles of a run and the filters that are multiplied with it at once.
+
+    Each run reads all weights, and each pass of filters reads the run's input: where
+    the input does not stay in L2, both are large.
+    """
+    cdef Py_ssize_t lanes = p.kernels.lanes, widest = p.kernels.nr // lanes, most
+    cdef Py_ssize_t vectors = (p.y.N * p.TH * p.TW + lanes - 1) // lanes
+    cdef Py_ssize_t vector_bytes = p.n_points * p.x.C * lanes * p.kernels.itemsize
+    p.n_panels = (p.R + p.kernels.mr - 1) // p.kernels.mr
+    widest = max(1, min(widest, MAX_INPUT_BYTES // vector_bytes))
+    most = 1 if widest * vector_bytes <= CACHED_BYTES else RUN_PANELS
+    most = max(1, min(most, MAX_INPUT_BYTES // (widest * vector_bytes)))
+    cut_runs(p, vectors, widest, most, 1)
+    p.slice_channels, p.fold = 0, FOLD
+    if not kept and p.n_runs == 1:
+        # Transformed weights are used up at once: they need not leave the cache.
+        p.slice_channels, p.fold = SUM_LENGTH, p.kernels.nr // p.kernels.mr
+    elif num_threads > 1 and p.G * p.n_runs < 4 * num_threads:
+        share_runs(p, vectors, widest, most, num_threads)
+    p.n_folds = (p.n_panels + p.fold - 1) // p.fold
+    p.n_parts = 1
+    if p.G * p.n_runs < num_threads:
+        p.n_parts = min(num_threads, p.n_folds)
+    choose_folds(p, p.run_panels * p.width // lanes * vector_bytes)
+
+
+cdef void choose_folds(Winograd *p, Py_ssize_t input_bytes) noexcept nogil:
+    """Choose the folds whose sums the cache holds, beside an input that it holds."""
+    cdef Py_ssize_t room = CACHED_BYTES, fold
+    if input_bytes <= CACHED_BYTES:
+        room -= input_bytes
+    fold = p.run_panels * p.n_points * p.fold * p.kernels.mr * p.width
+    p.folds_at_once = min(p.n_folds, max(1, room // (fold * p.kernels.itemsize)))
+
+
+cdef void cut_runs(
+    Winograd *p, Py_ssize_t vectors, Py_ssize_t width, Py_ssize_t most,
+    Py_ssize_t multiple,
+) noexcept nogil:
+    """Cut tiles into panels of `width` vectors, and those into runs."""
+    p.width = width * p.kernels.lanes
+    p.n_tile_panels = (vectors + width - 1) // width
+    p.n_runs = (p.n_tile_panels + most - 1) // most
+    p.n_runs = (p.n_runs + multiple - 1) // multiple * multiple
+    p.n_runs = max(1, min(p.n_runs, p.n_tile_panels))
+    p.run_panels = (p.n_tile_panels + p.n_runs - 1) // p.n_runs
+
+
+cdef void share_runs(
+    Winograd *p, Py_ssize_t vectors, Py_ssize_t widest, Py_ssize_t most,
+    Py_ssize_t num_threads,
+) noexcept nogil:
+    """Cut few tiles so that all threads have as many; the results are the same."""
+    cdef Py_ssize_t width, best_width = widest
+    cdef double load, least = 1e300
+    for width in range(widest, 0, -1):
+        cut_runs(p, vectors, width, most, num_threads)
+        load = (p.n_runs - 1) // num_threads * p.run_panels * width
+        if p.run_panels == 1 and (p.n_runs - 1) % num_threads == 0:
+            load += vectors - (p.n_runs - 1) * width    # the last panel comes alone
+        else:
+            load += p.run_panels * width
+        # Narrow panels have short chains of multiply-adds.
+        load *= 1 + 0.08 * (widest - width)
+        if load < least:
+            least, best_width = load, width
+    cut_runs(p, vectors, best_width, most, num_threads)
