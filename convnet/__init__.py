@@ -20,7 +20,7 @@ except ModuleNotFoundError as error:
     ) from None
 
 from convnet import data, nn, optim, reference, signal, testing
-from convnet._config import set_result_cache, show_config
+from convnet._config import set_precision, set_result_cache, show_config
 from convnet._plan import Plan, explain
 from convnet._threads import get_num_threads, set_num_threads
 from convnet._version import __version__
@@ -64,6 +64,7 @@ __all__ = [
     "save_weights",
     "set_isa",
     "set_num_threads",
+    "set_precision",
     "set_result_cache",
     "show_config",
     "signal",

@@ -199,6 +199,34 @@ def test_strict_policy_leaves_out_the_larger_tiles(rng):
     assert np.array_equal(strict, forced)
 
 
+def test_set_precision_is_for_calls_that_name_none(rng):
+    float32 = np.dtype(np.float32)
+    x, w = operands(rng, 1, 96, 64, 56, 54)
+    loose = convnet.conv2d(x, w, padding=1, precision="default")
+    convnet.set_precision("strict")
+    try:
+        assert choose(PRODUCT, WINDOW, float32, "auto", None) == "winograd2"
+        assert choose(PRODUCT, WINDOW, float32, "auto", "default") == "winograd4"
+        plan = convnet.explain(x.shape, w.shape, padding=1)
+        assert plan.algorithm == "winograd2"
+        assert [c.algorithm for c in plan.candidates] == ["winograd2", "direct"]
+        strict = convnet.conv2d(x, w, padding=1, precision="strict")
+        assert np.array_equal(convnet.conv2d(x, w, padding=1), strict)
+        forced = convnet.conv2d(x, w, padding=1, algorithm="winograd4")
+        assert np.array_equal(forced, loose)
+    finally:
+        convnet.set_precision("default")
+    assert np.array_equal(convnet.conv2d(x, w, padding=1), loose)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"), [("high", ValueError), ("", ValueError), (None, TypeError)]
+)
+def test_set_precision_says_no(name, error):
+    with pytest.raises(error, match=f"name .*{name!r}"):
+        convnet.set_precision(name)
+
+
 def test_small_and_thin_calls_are_direct():
     float32 = np.dtype(np.float32)
     small = Product(1, 4, 4, 1, 9, 11)

@@ -78,7 +78,8 @@ def conv2d(
     precision : {None, "default", "strict"}
         ``"strict"`` allows direct sums and F(2, 3), which rounds as well as they do,
         and refuses ``algorithm="winograd4"``; ``"default"`` also allows F(4, 3), with
-        three to five times their rounding errors.
+        three to five times their rounding errors. None is what
+        `convnet.set_precision` has chosen, ``"default"`` at first.
 
     Returns
     -------
