@@ -13,6 +13,7 @@ from bench.libraries import LIBRARIES, installed
 from bench.results import Record
 from bench.run import Plan, run
 from bench.timing import Settings
+from bench.worker import MEMORY
 
 EPILOG = """
 Each library runs in a process of its own and is judged against float64 before it is
@@ -35,9 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         _print_cases(plan)
         return 0
-    if options.plot:
+    if options.plot or options.roofline:
         try:  # now, and not at the end, say what is missing
-            from bench.plot import write_plot
+            from bench.plot import write_plot, write_roofline
         except ImportError as error:
             parser.error(str(error))
     about = machine.describe()
@@ -56,11 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         interrupted = True  # what has been measured is worth keeping
         print("\ninterrupted", file=sys.stderr)
     if not options.random:
+        print("\n".join(report.scaling(record.comparisons)))
         print(report.LEGEND)
     if options.json:
         report.write_json(options.json, about, settings, record)
     if options.plot and record.comparisons:
         write_plot(options.plot, record.comparisons)
+    if options.roofline and record.comparisons:
+        write_roofline(options.roofline, record.comparisons)
     return 130 if interrupted else int(not record.all_right)
 
 
@@ -95,15 +99,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--random", type=int, default=0, metavar="N", help=what)
     what = "of the operands and of --random (default: 0)"
     add("--seed", type=int, default=0, help=what)
+    what = "; ".join(f"{name}: {meaning}" for name, meaning in MEMORY.items())
+    add("--memory", choices=MEMORY, default="rotating", help=what)
     add("--json", type=Path, metavar="FILE", help="write everything measured")
     add("--plot", type=Path, metavar="FILE", help="draw a bar chart (.png, .svg, .pdf)")
+    what = "draw the rates over the FLOPs per byte, below what the hardware can do"
+    add("--roofline", type=Path, metavar="FILE", help=what)
     return parser
 
 
 def _plan(options: argparse.Namespace) -> Plan:
     """Return what to measure; raise ValueError if the options make no sense."""
-    if options.random and (options.list or options.plot):
-        raise ValueError("--list and --plot are for the tables, not for --random")
+    if options.random and (options.list or options.plot or options.roofline):
+        raise ValueError("--list and pictures are for the tables, not for --random")
     if options.random < 0:
         raise ValueError("--random must be positive")
     unknown = set(options.passes) - set(layers.PASSES)
@@ -145,7 +153,8 @@ def _settings(options: argparse.Namespace) -> Settings:
     rounds = options.rounds or rounds
     if min(limit, seconds, rounds) <= 0:
         raise ValueError("times and rounds must be positive")
-    return Settings(rounds, seconds, options.seed, time.monotonic() + limit)
+    deadline = time.monotonic() + limit
+    return Settings(rounds, seconds, options.seed, options.memory, deadline)
 
 
 def _print_cases(plan: Plan) -> None:

@@ -88,6 +88,12 @@ class Conv:
         return 2 * int(np.prod(self.w_shape)) * self.N * int(np.prod(self.y_shape[2:]))
 
     @property
+    def intensity(self) -> float:
+        """FLOPs per byte, each array being read or written once."""
+        arrays = self.x_shape, self.w_shape, self.y_shape
+        return self.work / sum(4 * int(np.prod(shape)) for shape in arrays)
+
+    @property
     def terms(self) -> int:
         """How many products make one element of the result, at most."""
         if self.op == "gw":

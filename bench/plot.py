@@ -1,20 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""The bar chart: convnet's rates as bars, the peers' as marks on the same line."""
+"""Charts: rates as bars and marks, and rates below the roof of the hardware."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.cases import title
-from bench.results import Comparison
+from bench import machine
+from bench.cases import Conv, title
+from bench.results import Comparison, Result
 
 try:
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise ImportError('--plot needs the extra: pip install -e ".[bench]"') from error
+    raise ImportError('pictures need the extra: pip install -e ".[bench]"') from error
 
 MARKS = "sD^v<>pX*"
-ROW_INCHES, PANEL_INCHES, WIDTH_INCHES = 0.24, 0.9, 9.0
+ROW_INCHES, PANEL_INCHES, WIDTH_INCHES, ROOF_INCHES = 0.24, 0.9, 9.0, 6.0
+# What a copy moves that no cache holds: the slope of the roof.
+ROOF_BYTES = 2**27
 
 
 def write_plot(path: Path, comparisons: Sequence[Comparison]) -> None:
@@ -33,6 +36,46 @@ def write_plot(path: Path, comparisons: Sequence[Comparison]) -> None:
             axis.set_visible(True)
             _draw(axis, panel, _marks(comparisons))
     figure.savefig(path, dpi=110)
+
+
+def write_roofline(path: Path, comparisons: Sequence[Comparison]) -> None:
+    """Draw rates over FLOPs per byte: a panel for each number of threads."""
+    convolutions = [c for c in comparisons if isinstance(c.case, Conv)]
+    panels: dict[int, list[Comparison]] = {}
+    for comparison in convolutions:
+        panels.setdefault(comparison.threads, []).append(comparison)
+    columns = max(1, len(panels))
+    figure = Figure((WIDTH_INCHES * columns, ROOF_INCHES), layout="constrained")
+    axes = figure.subplots(1, columns, squeeze=False)[0]
+    for axis, (threads, panel) in zip(axes, panels.items(), strict=False):
+        _draw_roof(axis, panel, machine.copy_bandwidth(ROOF_BYTES, threads))
+        _draw_rates(axis, "convnet", "o", [(c, c.ours) for c in panel])
+        _draw_rates(axis, "fastest peer", "x", [(c, c.fastest) for c in panel])
+        axis.set(xscale="log", yscale="log", title=f"threads={threads}")
+        axis.set(xlabel="FLOPs per byte", ylabel=Conv.unit)
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def _draw_roof(axis: Any, panel: list[Comparison], bandwidth: float) -> None:
+    """Draw the FMA peak and, to its left, what memory leaves to one pass over it.
+
+    Winograd's algorithm may stand above the peak: FLOPs are useful ones.
+    """
+    peak, places = panel[0].limit, [c.case.intensity for c in panel]
+    edge = peak / bandwidth
+    line = [min(*places, edge) / 2, edge, 2 * max(*places, edge)]
+    label = f"{peak:.0f} GFLOP/s, {bandwidth:.0f} GB/s"
+    axis.plot(line, [line[0] * bandwidth, peak, peak], "k:", label=label)
+
+
+def _draw_rates(
+    axis: Any, label: str, mark: str, found: list[tuple[Comparison, Result | None]]
+) -> None:
+    counted = [(c, result) for c, result in found if result and result.counts]
+    places = [c.case.intensity for c, _ in counted]
+    rates = [c.rate(result).median for c, result in counted]
+    axis.plot(places, rates, mark, ms=5, label=label)
 
 
 def _panels(comparisons: Sequence[Comparison]) -> list[list[list[Comparison]]]:

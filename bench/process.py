@@ -23,12 +23,12 @@ class LibraryError(Exception):
 class Process:
     """One library in a process of its own, with a fixed number of threads."""
 
-    def __init__(self, name: str, threads: int) -> None:
+    def __init__(self, name: str, threads: int, memory: str) -> None:
         self.name, self.threads = name, threads
         context = multiprocessing.get_context("spawn")
         self._line, far_end = context.Pipe()
         self._process = context.Process(
-            target=serve, args=(far_end, name, threads), name=name, daemon=True
+            target=serve, args=(far_end, name, threads, memory), name=name, daemon=True
         )
         with _environment(dict.fromkeys(THREAD_VARIABLES, str(threads))):
             self._process.start()
@@ -73,10 +73,10 @@ class Process:
 
 @contextmanager
 def started(
-    names: Sequence[str], threads: int, timeout: float
+    names: Sequence[str], threads: int, timeout: float, memory: str
 ) -> Iterator[tuple[list[Process], dict[str, str]]]:
     """Start all libraries together; yield those that run, and why others do not."""
-    processes = [Process(name, threads) for name in names]
+    processes = [Process(name, threads, memory) for name in names]
     running, failures = [], {}
     try:
         for process in processes:

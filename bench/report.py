@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.cases import Case, title
 from bench.results import (
     STATUSES,
@@ -90,6 +92,24 @@ class Table:
         return lines
 
 
+def scaling(comparisons: Sequence[Comparison]) -> list[str]:
+    """Return how much faster each library is on several threads than on the fewest."""
+    lines: list[str] = []
+    cases = dict.fromkeys(c.case for c in comparisons)
+    for case in cases:
+        least, *others = [c for c in comparisons if c.case == case]
+        for more in others:
+            cells = [
+                f"{few.library} {np.median(few.seconds) / np.median(many.seconds):.2f}x"
+                for few, many in zip(least.results, more.results, strict=False)
+                if few.counts and many.counts and few.library == many.library
+            ]
+            threads = f"{least.threads} -> {more.threads}"
+            lines.append(f"{case.name:<16} {case.op:<4} N={case.N:<3} {threads}")
+            lines[-1] += "  " + "  ".join(cells)
+    return ["", "speed on more threads", *lines] if lines else []
+
+
 def notes(comparisons: Sequence[Comparison]) -> list[str]:
     """Return a line for each result that is wrong or failed."""
     return [
@@ -115,6 +135,7 @@ def write_json(
         "seed": settings.seed,
         "rounds": settings.rounds,
         "seconds_per_case": settings.seconds,
+        "memory": settings.memory,
         "runs": record.runs,
         "statuses": STATUSES,
         "cases": [_case_document(c) for c in record.comparisons],

@@ -46,7 +46,10 @@ def run(plan: Plan, settings: Settings, record: Record) -> None:
     """Measure the plan, print tables, and fill the record (also if interrupted)."""
     for threads in plan.threads:
         names = ["convnet", *plan.peers]
-        with started(names, threads, settings.timeout) as (processes, failures):
+        with started(names, threads, settings.timeout, settings.memory) as (
+            processes,
+            failures,
+        ):
             if "convnet" in failures:
                 raise RuntimeError(f"convnet: {failures['convnet']}")
             for name, reason in failures.items():

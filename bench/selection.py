@@ -101,7 +101,7 @@ def compare(case: Conv, threads: int, peak: float, settings: Settings) -> Compar
     right = right_result(case, operands)
     racing = []
     for result in results:
-        stand = Stand(Forced(threads, result.library))
+        stand = Stand(Forced(threads, result.library), settings.memory)
         judge(stand.prepare(case, operands).result, right, case, result)
         if result.status == "ok":
             racing.append((stand, result))

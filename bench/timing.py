@@ -35,12 +35,14 @@ Entrant = TypeVar("Entrant")
 class Settings:
     """How long to measure; `seconds` is for one library on one case, over all rounds.
 
-    Nothing starts after `deadline`, a value of `time.monotonic`.
+    `memory` is one of `worker.MEMORY`. Nothing starts after `deadline`, a value of
+    `time.monotonic`.
     """
 
     rounds: int
     seconds: float
     seed: int
+    memory: str = "rotating"
     deadline: float = math.inf
 
     @property

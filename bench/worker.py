@@ -5,6 +5,7 @@ Nothing here imports convnet, so that each library is alone in its process.
 """
 
 import gc
+import math
 import os
 import signal
 import traceback
@@ -16,6 +17,8 @@ from statistics import median
 from time import perf_counter, process_time, sleep
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from bench.cases import TITLES, Array, Case, Operands
 from bench.libraries import ALIVE, Library, load_class
 
@@ -23,6 +26,16 @@ from bench.libraries import ALIVE, Library, load_class
 # last call left it; fewer of them when they are large beside every cache anyway.
 BUFFERS = 4
 BUFFER_BYTES = 2**28
+
+# Where a call finds its operands, and what its result is written to.
+MEMORY = {
+    "rotating": "inputs take turns in several buffers, results take old ones' memory",
+    "hot": "inputs lie where the last call left them",
+    "cold": "all caches are swept before a call",
+    "fresh": "as rotating, but results of a turn live on: each takes new memory",
+}
+# What sweeps the caches, and the most that the results of a turn may take.
+SWEEP_BYTES, FRESH_BYTES = 2**27, 2**29
 
 # A first call longer than this many seconds is not repeated to see a settled one.
 PATIENCE = 1.0
@@ -53,8 +66,11 @@ class Turn(NamedTuple):
 class Stand:
     """One library with the case that it is working on."""
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, memory: str) -> None:
         self.library = library
+        self.fresh, self.hot = memory == "fresh", memory == "hot"
+        self.sweep = np.zeros(SWEEP_BYTES if memory == "cold" else 0, np.uint8)
+        self.most_calls = math.inf  # of a turn
         self.run: Any = None
         self.arrays: Any = None
         self.inputs: Any = None
@@ -70,12 +86,16 @@ class Stand:
         self.run = self.inputs = self.alive = self.arrays = None
         gc.collect()
         self.run = getattr(self.library, case.op)(case, *operands.fixed)
-        self.arrays = _copies(operands.rotating)  # the loaded ones may only refer
+        # The loaded ones may only refer to these.
+        self.arrays = _copies(operands.rotating, 1 if self.hot else BUFFERS)
         load = self.library.load
         self.inputs = cycle([tuple(map(load, arrays)) for arrays in self.arrays])
         self.alive = deque(maxlen=ALIVE)
         self.seconds = self._call()
         result = self.library.store(self.alive[-1])
+        if self.fresh:
+            self.most_calls = max(2, FRESH_BYTES // result.nbytes)
+            self.alive = deque(self.alive)  # of any length
         if self.seconds < PATIENCE:
             self.seconds = self._call()
         _settle()
@@ -83,11 +103,15 @@ class Stand:
 
     def turn(self, seconds: float) -> Turn:
         """Call for about so many seconds, at least once; short calls warm up before."""
-        if self.seconds < seconds:
+        if self.fresh:
+            self.alive.clear()
+        elif self.seconds < seconds:
             self._call()
         times: list[float] = []
         cpu, start = process_time(), perf_counter()
-        while not times or perf_counter() - start < seconds:
+        while not times or (
+            perf_counter() - start < seconds and len(times) < self.most_calls
+        ):
             times.append(self._call())
         cpus = (process_time() - cpu) / (perf_counter() - start)
         _settle()
@@ -97,17 +121,18 @@ class Stand:
     def _call(self) -> float:
         """Time one call; to let the oldest of the living results go is part of it."""
         run, alive, inputs = self.run, self.alive, next(self.inputs)
+        self.sweep += 1
         start = perf_counter()
         alive.append(run(*inputs))
         return perf_counter() - start
 
 
-def serve(connection: Connection, name: str, threads: int) -> None:
+def serve(connection: Connection, name: str, threads: int, memory: str) -> None:
     """Load a library and answer requests (verb, *arguments) with (done, answer)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the bench decides when to stop
     os.dup2(2, 1)  # the terminal's table is the bench's alone
     gc.disable()
-    loaded, answer = _attempt(_load, name, threads)
+    loaded, answer = _attempt(_load, name, threads, memory)
     if loaded:
         stand, answer = answer
     connection.send((loaded, answer))
@@ -119,10 +144,10 @@ def serve(connection: Connection, name: str, threads: int) -> None:
             return
 
 
-def _load(name: str, threads: int) -> tuple[Stand, Hello]:
+def _load(name: str, threads: int, memory: str) -> tuple[Stand, Hello]:
     library = load_class(name)(threads)
     ops = tuple(op for op in TITLES if hasattr(library, op))
-    return Stand(library), Hello(library.version, library.threads, ops)
+    return Stand(library, memory), Hello(library.version, library.threads, ops)
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> tuple[bool, Any]:
@@ -133,9 +158,9 @@ def _attempt(function: Callable[..., Any], *arguments: Any) -> tuple[bool, Any]:
         return False, traceback.format_exception_only(error)[-1].strip()
 
 
-def _copies(arrays: tuple[Array, ...]) -> list[tuple[Array, ...]]:
+def _copies(arrays: tuple[Array, ...], most: int) -> list[tuple[Array, ...]]:
     size = sum(array.nbytes for array in arrays)
-    count = max(2, min(BUFFERS, BUFFER_BYTES // size))
+    count = min(most, max(2, BUFFER_BYTES // size))
     return [tuple(array.copy() for array in arrays) for _ in range(count)]
 
 

@@ -16,7 +16,8 @@ from bench import layers, selection
 from bench.cases import TITLES, Conv, Pool
 from bench.libraries import load_class
 from bench.libraries.convnet import Reference
-from bench.plot import write_plot
+from bench.plot import write_plot, write_roofline
+from bench.report import scaling
 from bench.results import Comparison, Record, Result, summary
 from bench.timing import Runner, order
 from convnet import explain
@@ -259,6 +260,35 @@ def test_order_lets_each_library_go_first_and_last():
     rounds = [order(runners, i) for i in range(6)]
     for place in 0, -1:
         assert {turns[place].result.library for turns in rounds} == set("abc")
+
+
+def test_scaling_compares_the_same_library_on_more_threads():
+    one, two = (comparison([t], peer=[3.0]) for t in (4.0, 2.5))
+    assert scaling([one]) == []
+    two.threads = 2
+    *_, line = scaling([one, two])
+    assert line.split()[:2] == ["a", "fwd"]
+    assert line.endswith("1 -> 2  convnet 1.60x  peer 1.00x")
+
+
+def test_roofline_draws_rates_below_the_roof(tmp_path):
+    measured = [comparison([1.0], peer=[2.0]), comparison([], peer=[2.0])]
+    write_roofline(tmp_path / "roof.svg", measured)
+    assert "FLOPs per byte" in (tmp_path / "roof.svg").read_text()
+    # Three multiplications and additions for each of six pixels of a filter, ...
+    case = Conv("a", "fwd", 1, 3, 2, 3, 1, (1, 1))
+    assert case.intensity == 2 * 18 / (4 * (18 + 3 + 6))
+
+
+@pytest.mark.parametrize("memory", ["hot", "cold", "fresh"])
+def test_bench_meets_other_states_of_memory(tmp_path, memory):
+    out = tmp_path / "out.json"
+    arguments = ["--layers", "r50.l4.1x1", "--batch", "1", "--passes", "fwd"]
+    arguments += ["--memory", memory, "--peers", "", "--json", str(out)]
+    run_bench(arguments, tmp_path).check_returncode()
+    found = json.loads(out.read_text())
+    assert found["memory"] == memory
+    assert [r["status"] for r in found["cases"][0]["results"]] == ["ok"]
 
 
 def test_plot_draws_every_table(tmp_path):
