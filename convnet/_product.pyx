@@ -17,7 +17,9 @@ from convnet._product cimport take_line
 
 # Panels of pixels that are packed together fill so much of L2.
 cdef Py_ssize_t PIXEL_BYTES = 192 * 1024
+# Products of so few rows, and with so many channels, read pixels in place.
 cdef Py_ssize_t UNPACKED_ROWS = 8
+cdef Py_ssize_t UNPACKED_CHANNELS = 4
 
 
 cdef int run_product(
@@ -74,11 +76,13 @@ cdef int run_product(
 cdef bint is_better_unpacked(const Product *p) noexcept nogil:
     """Whether so few rows use the pixels that packing them costs more than it brings.
 
-    What is read in place ends with a row of the image: its last vector may be empty.
+    What is read in place ends with a row of the image, where a vector may be empty, and
+    comes tap by tap: a run of a few channels costs as much as many.
     """
     cdef Py_ssize_t W = p.pixels.y.W
     return (
         p.R <= UNPACKED_ROWS
+        and p.pixels.x.C >= UNPACKED_CHANNELS
         and p.pixels.taps.n > 2
         and 5 * padded(p.pixels.kernels, W) <= 6 * W
     )
