@@ -145,12 +145,13 @@ def _winograd_cycles(product: Product, m: int, prepared: bool) -> float:
     vectors = -(-tiles // lanes)
     panels = -(-R // mr)
     to_points, from_points, weights, kept_weights = _TRANSFORMS[m]
-    # Vectors of a panel and of a run, as in _winograd_product; each run reads all
+    # Vectors of a panel and of a run, as in _winograd_plan; each run reads all
     # weights again.
     vector_bytes = points * C * lanes * 4
     panel = max(1, min(3, vectors, 2**23 // vector_bytes))
     run = panel * (1 + (panel * vector_bytes > 2**20))
-    # A panel of one vector is multiplied tile by tile.
+    # A panel of a few tiles, or of one vector where weights stay in the cache, is
+    # multiplied tile by tile.
     multiplied = float(vectors)
     if vectors % panel == 1 % panel and tiles % lanes:
         multiplied += min((tiles % lanes + 1.5) / lanes, 1) - 1

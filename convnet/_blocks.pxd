@@ -22,7 +22,8 @@ cdef struct Gather:
     Taps taps
     # Blocks: `rows` rows of the merged (n, i) index by `cols` columns.
     Py_ssize_t rows, cols, n_row_blocks, n_col_blocks
-    # Chunks of the reduction: channels by taps, at most KC together.
+    # Chunks of the reduction: channels by taps, at most KC together; more where so many
+    # taps must stay together.
     Py_ssize_t chunk_channels, n_channel_chunks, chunk_taps, n_tap_chunks
     # The slab; `direct` reads x itself where it already looks like one.
     # Turned, its channels come last, so many of them and more where taps are few:
@@ -56,6 +57,9 @@ cdef void plan_gather_like(Gather *g, const Gather *other) noexcept nogil
 
 cdef enum:
     MAX_PANELS = 12                 # where several rows of weights share them
+    # Length of the reduction that one packed panel holds. KC * NR floats are 110 KB
+    # with AVX-512: they come from L2 at a rate that the multiply-adds hide.
+    KC = 576
 
 # Elements that so many pixels take in a panel: whole vectors.
 cdef inline Py_ssize_t padded(const cn_kernels_t *kernels, Py_ssize_t n) noexcept nogil:

@@ -5,9 +5,6 @@ from libc.string cimport memmove
 
 from convnet._kernels cimport CN_NO_ROW, cn_panel_t, cn_segment_t, cn_slab_t
 
-# Length of the reduction that one packed panel holds. KC * NR floats are 110 KB with
-# AVX-512: they come from L2 at a rate that the multiply-adds hide.
-cdef Py_ssize_t KC = 576
 # Bytes of a slab: half an L2 of 1 MB, with its panel.
 cdef Py_ssize_t MAX_SLAB_BYTES = 384 * 1024
 

@@ -138,13 +138,14 @@ cdef int multiply_by_phases(
     for dh in dhs:
         for dw in dws:
             add_tap(&p.pixels.taps, dh, dw, 0)
+    row_of = {dh: i * len(dws) for i, dh in enumerate(dhs)}
+    col_of = {dw: i for i, dw in enumerate(dws)}
     chosen, offsets, firsts = [], [], [0]
     for row_taps in rows.values():
         for col_taps in cols.values():
-            for kh, dh in row_taps:
-                first = dhs.index(dh) * len(dws)
-                for kw, dw in col_taps:
-                    chosen.append(first + dws.index(dw))
+            for kh, dh in reversed(row_taps):
+                for kw, dw in reversed(col_taps):
+                    chosen.append(row_of[dh] + col_of[dw])
                     offsets.append(kh * KW + kw)
             firsts.append(len(offsets))
     cdef Py_ssize_t[::1] tap = np.array(chosen, np.intp)

@@ -108,7 +108,7 @@ cdef int run_weight_gradient(
     WeightGradient *p, int num_threads, list plans
 ) except -1:
     cdef Gather *g = &p.pixels
-    cdef Py_ssize_t tasks, sums_bytes = 0
+    cdef Py_ssize_t tasks, longest, sums_bytes = 0
     cdef double work = 2.0 * p.G * p.R * p.C * p.T * g.y.N * g.y.H * g.y.W
     cdef char *scratch
     plan_tasks(p)
@@ -126,9 +126,10 @@ cdef int run_weight_gradient(
     p.workspaces = scratch + sums_bytes
     # Tasks are few and may be long: they go on in rounds, between which an interrupt
     # may end the call.
+    longest = (p.n_blocks + p.n_parts - 1) // p.n_parts
     p.n_now = max(1, <Py_ssize_t> (p.n_blocks * min(1.0, SLICE_WORK / work)))
     try:
-        for p.first in range(0, -(-p.n_blocks // p.n_parts), p.n_now):
+        for p.first in range(0, longest, p.n_now):
             run_tasks(weight_task, p, tasks, num_threads, work * p.n_now / p.n_blocks)
         if needs_turning(p):
             run_tasks(

@@ -5,9 +5,9 @@
 from convnet._blocks cimport MAX_PANELS, Chunk, Gather
 from convnet._kernels cimport cn_panel_t, cn_segment_t
 
-# The phases of a strided input gradient. Their taps are those of the gather, each
-# phase's one after another; a phase is a pair of one along the rows of pixels and
-# one along the columns.
+# The phases of a strided input gradient, pairs of one along the rows of pixels and one
+# along the columns. The gather has the taps of all of them, which are a grid; `tap` and
+# the weights' offsets in Product go phase by phase.
 cdef struct Phases:
     Py_ssize_t SH, SW
     Py_ssize_t H, W, sh, sw         # the image that they make up

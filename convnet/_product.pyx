@@ -2,7 +2,7 @@
 """The blocked product of packed weights with gathered pixels: see ``_product.pxd``."""
 
 from convnet._blocks cimport (
-    MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk, load_channels,
+    KC, MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk, load_channels,
     open_block, outline, padded, place_block, plan_gather, require_slab,
 )
 from convnet._kernels cimport (
@@ -83,7 +83,7 @@ cdef bint is_better_unpacked(const Product *p) noexcept nogil:
     return (
         p.R <= UNPACKED_ROWS
         and p.pixels.x.C >= UNPACKED_CHANNELS
-        and p.pixels.taps.n > 2
+        and 2 < p.pixels.taps.n <= KC
         and 5 * padded(p.pixels.kernels, W) <= 6 * W
     )
 

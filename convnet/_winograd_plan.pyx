@@ -29,7 +29,8 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads, bint kept) noexcept nog
     p.slice_channels, p.fold = 0, FOLD
     if not kept and p.n_runs == 1:
         # Transformed weights are used up at once: they need not leave the cache.
-        p.slice_channels, p.fold = SUM_LENGTH, p.kernels.nr // p.kernels.mr
+        p.slice_channels = min(SUM_LENGTH, p.x.C)
+        p.fold = p.kernels.nr // p.kernels.mr
     elif num_threads > 1 and p.G * p.n_runs < 4 * num_threads:
         share_runs(p, vectors, widest, most, num_threads)
     p.n_folds = (p.n_panels + p.fold - 1) // p.fold

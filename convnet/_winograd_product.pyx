@@ -302,7 +302,11 @@ cdef const char *multiply_point(
 
 cdef inline bint is_turned(const Winograd *p, Py_ssize_t n_tiles) noexcept nogil:
     """Whether tiles are the rows of a panel's products, and filters the columns."""
-    return p.slice_channels > 0 and n_tiles <= p.kernels.lanes
+    return (
+        p.slice_channels > 0
+        and n_tiles <= p.kernels.lanes
+        and p.fold * p.kernels.mr == p.kernels.nr
+    )
 
 
 cdef inline void add_channels(

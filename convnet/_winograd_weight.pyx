@@ -97,7 +97,7 @@ cdef void describe(
 
 
 cdef int run(WinogradWeight *p, int num_threads, list plans) except -1:
-    cdef Py_ssize_t tasks, sums_bytes
+    cdef Py_ssize_t tasks, longest, sums_bytes
     cdef int itemsize = p.x.kernels.itemsize
     cdef double work
     cdef char *scratch
@@ -122,11 +122,12 @@ cdef int run(WinogradWeight *p, int num_threads, list plans) except -1:
     scratch = <char *> take_scratch(sums_bytes + num_threads * p.workspace_bytes)
     p.sums, p.workspaces = scratch, scratch + sums_bytes
     # Rounds of blocks, for the same reason.
+    longest = (p.n_blocks + p.n_parts - 1) // p.n_parts
     p.n_now = max(1, <Py_ssize_t> (p.n_blocks * min(1.0, SLICE_WORK / work)))
     if p.whole:
         p.n_now = p.n_blocks
     try:
-        for p.first in range(0, -(-p.n_blocks // p.n_parts), p.n_now):
+        for p.first in range(0, longest, p.n_now):
             run_tasks(tile_task, p, tasks, num_threads, work * p.n_now / p.n_blocks)
         if not p.whole:
             work = 20.0 * p.n_parts * p.part_size

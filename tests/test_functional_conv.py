@@ -182,6 +182,17 @@ def test_not_finite_values_follow_ieee(rng, value):
     )
 
 
+def test_weight_gradients_of_images_add_up(rng):
+    # Enough work for several rounds of blocks, which do not divide them evenly.
+    x = rng.standard_normal((3, 128, 56, 56), np.float32)
+    gy = rng.standard_normal((3, 128, 28, 28), np.float32)
+    options = {"weight_shape": (128, 128, 7, 7), "stride": 2, "padding": 3}
+    parts = [
+        conv2d_grad_weight(gy[n : n + 1], x[n : n + 1], **options) for n in range(3)
+    ]
+    assert_close(conv2d_grad_weight(gy, x, **options), sum(parts), 3 * 28 * 28)
+
+
 def test_the_widest_of_steps():
     x, w = np.ones((1, 1, 1, 1), np.float32), np.ones((1, 1, 2, 2), np.float32)
     far = {"stride": 2**30, "padding": 2**30, "dilation": 2**30}

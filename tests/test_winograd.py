@@ -149,6 +149,17 @@ def test_float64_is_as_exact_as_float64(algorithm, isa, rng):
 
 
 @pytest.mark.parametrize("algorithm", WINOGRAD)
+@pytest.mark.parametrize("size", [(3, 5), (6, 4), (13, 7), (14, 16), (11, 58)])
+def test_a_few_tiles_are_as_exact_as_many(algorithm, size, isa, rng):
+    # From one tile to more than a vector of them, in floats and in doubles.
+    for dtype, bound in (np.float64, 1e-13), (np.float32, 2e-5):
+        x, w = operands(rng, 1, 67, 23, *size, dtype=dtype)
+        exact = reference.conv2d(x.astype(float), w.astype(float))
+        y = convnet.conv2d(x, w, algorithm=algorithm)
+        assert errors(y, exact)[1] < bound
+
+
+@pytest.mark.parametrize("algorithm", WINOGRAD)
 def test_same_bits_for_any_thread_count(algorithm, isa, rng):
     x, w = operands(rng, 3, 31, 29, 23, 41)
     y = convnet.conv2d(x, w)
