@@ -2,8 +2,8 @@
 """The blocked product of packed weights with gathered pixels: see ``_product.pxd``."""
 
 from convnet._blocks cimport (
-    KC, MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk, load_channels,
-    open_block, outline, padded, place_block, plan_gather, require_slab,
+    KC, MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
+    load_channels, open_block, outline, padded, place_block, plan_gather, require_slab,
 )
 from convnet._kernels cimport (
     SERIAL_WORK, Packing, cn_depth_t, cn_kernels_t, cn_panel_t, cn_segment_t, cn_tile_t,

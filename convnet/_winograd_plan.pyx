@@ -47,6 +47,8 @@ cdef void choose_folds(Winograd *p, Py_ssize_t input_bytes) noexcept nogil:
         room -= input_bytes
     fold = p.run_panels * p.n_points * p.fold * p.kernels.mr * p.width
     p.folds_at_once = min(p.n_folds, max(1, room // (fold * p.kernels.itemsize)))
+    if p.slice_channels > 0:
+        p.folds_at_once = 1         # their slices fill the cache as well
 
 
 cdef void cut_runs(
