@@ -71,10 +71,10 @@ cdef void slice_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
 
 # Scratch memory that waits for its next call: memory fresh from the system costs a page
 # fault every 4 KB, which is more than the arithmetic of a small layer. Two blocks of at
-# most 48 MB are kept, the largest that came back. Only touched with the GIL held.
+# most 64 MB are kept, the largest that came back. Only touched with the GIL held.
 cdef enum:
     N_KEPT = 2
-    LARGEST_KEPT = 48 * 1024 * 1024
+    LARGEST_KEPT = 64 * 1024 * 1024
     HEADER = 4096                   # holds a block's size; data begin on a page
 
     HUGE_PAGE = 2 * 1024 * 1024

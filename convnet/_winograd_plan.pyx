@@ -41,14 +41,15 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads, bint kept) noexcept nog
 
 
 cdef void choose_folds(Winograd *p, Py_ssize_t input_bytes) noexcept nogil:
-    """Choose the folds whose sums the cache holds, beside an input that it holds."""
-    cdef Py_ssize_t room = CACHED_BYTES, fold
-    if input_bytes <= CACHED_BYTES:
-        room -= input_bytes
-    fold = p.run_panels * p.n_points * p.fold * p.kernels.mr * p.width
-    p.folds_at_once = min(p.n_folds, max(1, room // (fold * p.kernels.itemsize)))
-    if p.slice_channels > 0:
-        p.folds_at_once = 1         # their slices fill the cache as well
+    """Choose the folds that use an input at once: those whose sums the cache holds.
+
+    One is enough where the cache holds the input, or holds slices of weights as well.
+    """
+    cdef Py_ssize_t fold = p.run_panels * p.n_points * p.fold * p.kernels.mr * p.width
+    p.folds_at_once = 1
+    if input_bytes > CACHED_BYTES and p.slice_channels == 0:
+        p.folds_at_once = CACHED_BYTES // (fold * p.kernels.itemsize)
+    p.folds_at_once = max(1, min(p.n_folds, p.folds_at_once))
 
 
 cdef void cut_runs(
