@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from tolerance import tolerance
@@ -195,15 +195,25 @@ def test_drawn_numbers_are_small_enough_for_exact_sums(array):
     assert np.abs(array.astype(float)).max() <= 9
 
 
+FAR_TAPS = {"padding": "same", "dilation": 2**31 - 1, "x_shape": (1, 0, 1, 1)}
+FAR_TAPS |= {
+    "weight": np.zeros((1, 0, 2, 2), "f4"),
+    "grad_y": np.ones((1, 1, 1, 1), "f4"),
+}
+
+
 @pytest.mark.usefixtures("isa")
 @settings(max_examples=CALLS)
 @given(call=calls())
+@example(call=("conv2d_grad_input", FAR_TAPS, True))
 def test_random_calls_agree_with_the_reference(call):
     actual = outcome(functional, call)
     refused = isinstance(actual, Exception)
     if refused and call[2]:
         return
     expected = outcome(reference, call)
+    if call[2] and isinstance(expected, MemoryError):
+        return  # it pads images for real, by any nonsense: there is no judge
     assert refused == isinstance(expected, Exception), (actual, expected)
     if not refused:
         for one, other in zip(actual, expected, strict=True):

@@ -73,7 +73,11 @@ def pad(images: Array, window: Window, value: int = 0) -> Array:
     # In ceil mode the last window may hang over the trailing padding.
     PB = max(PB, (OH - 1) * SH + DH * (KH - 1) + 1 - IH - PT)
     PR = max(PR, (OW - 1) * SW + DW * (KW - 1) + 1 - IW - PL)
-    padded = np.full((N, C, PT + IH + PB, PL + IW + PR), value, images.dtype)
+    shape = N, C, PT + IH + PB, PL + IW + PR
+    try:
+        padded = np.full(shape, value, images.dtype)
+    except ValueError:  # what NumPy says of bytes beyond 64 bits
+        raise MemoryError(f"no memory for a padded copy of shape {shape}") from None
     padded[:, :, PT : PT + IH, PL : PL + IW] = images
     return padded
 
