@@ -88,7 +88,7 @@ def grad_input(
     int num_threads,
     list plans=None,
 ):
-    """Write the gradient with respect to the input to `grad_x`, phase by phase."""
+    """Write the gradient with respect to the input to `grad_x`."""
     cdef Product p
     cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3], t
     describe(&p, grad_y, weight, grad_x, groups)
@@ -153,12 +153,10 @@ cdef int multiply_by_phases(
     cdef Py_ssize_t[::1] first_tap = np.array(firsts, np.intp)
     cdef Py_ssize_t[::1] row_phase = number_phases(rows, min(stride[0], whole.H))
     cdef Py_ssize_t[::1] col_phase = number_phases(cols, min(stride[1], whole.W))
-    cdef Py_ssize_t[::1] no_phase = number_phases({}, min(stride[1], whole.W))
     phases.SH, phases.SW, phases.n_cols = stride[0], stride[1], len(cols)
     phases.H, phases.W, phases.sh, phases.sw = whole.H, whole.W, whole.sh, whole.sw
     phases.row_phase, phases.col_phase = &row_phase[0], &col_phase[0]
-    phases.no_phase, phases.first_tap = &no_phase[0], &first_tap[0]
-    phases.tap = &tap[0]
+    phases.first_tap, phases.tap = &first_tap[0], &tap[0]
     p.phases, p.n_taps, p.tap = &phases, len(offsets), &offset[0]
     p.pixels.y.H = (whole.H + phases.SH - 1) // phases.SH
     p.pixels.y.W = (whole.W + phases.SW - 1) // phases.SW

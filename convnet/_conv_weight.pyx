@@ -18,7 +18,7 @@ cimport numpy as cnp
 
 from convnet._blocks cimport (
     ENOUGH_TASKS, MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
-    load_channels, open_block, outline, place_block, plan_gather, require_slab,
+    load_channels, open_block, outline, padded, place_block, plan_gather, require_slab,
 )
 from convnet._kernels cimport (
     SLICE_WORK, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t,
@@ -154,7 +154,7 @@ cdef inline bint needs_turning(const WeightGradient *p) noexcept nogil:
 
 cdef void plan_tasks(WeightGradient *p) noexcept nogil:
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t tasks, lanes = g.kernels.lanes
+    cdef Py_ssize_t tasks
     p.n_panels = (p.R + g.kernels.mr - 1) // g.kernels.mr
     cdef Py_ssize_t panel_bytes = g.rows * g.cols * g.kernels.mr * g.kernels.itemsize
     p.task_panels = max(1, TASK_BYTES // panel_bytes)
@@ -167,9 +167,9 @@ cdef void plan_tasks(WeightGradient *p) noexcept nogil:
     p.row_size = p.C * p.T
     p.tap_size, p.group_size = 0, p.R * p.row_size
     if needs_turning(p):
-        p.row_size = (p.C + lanes - 1) // lanes * lanes
+        p.row_size = padded(g.kernels, p.C)
         # Not at a power of two: all taps would share cache sets.
-        p.tap_size = p.R * p.row_size + lanes
+        p.tap_size = p.R * p.row_size + g.kernels.lanes
         p.group_size = p.T * p.tap_size
     p.part_size = p.G * p.group_size
 

@@ -82,7 +82,7 @@ cdef inline void multiply_panels(
         tile.n_rows //= 2
     for a in range(min(phases.SH, phases.H)):
         phase = phases.row_phase[a]
-        weave.part = phases.col_phase if phase >= 0 else phases.no_phase
+        weave.part = phases.col_phase if phase >= 0 else NULL
         if phase >= 0:
             if not weave.accumulate:
                 write_pixels(p, block, y, NULL, &weave, a, first, n_pixels)

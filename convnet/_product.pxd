@@ -14,7 +14,6 @@ cdef struct Phases:
     Py_ssize_t n_cols               # phases along the columns that meet a tap
     const Py_ssize_t *row_phase     # (min(SH, H),): which of those that meet a tap, or
     const Py_ssize_t *col_phase     # (min(SW, W),)  -1
-    const Py_ssize_t *no_phase      # (min(SW, W),)  of -1
     const Py_ssize_t *first_tap     # (phases + 1,)
     const Py_ssize_t *tap           # (taps,): which of the gather's
 

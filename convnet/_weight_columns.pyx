@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A block's products for the weight gradient: see ``_weight_columns.pxd``."""
 
-from convnet._blocks cimport Chunk, Gather
+from convnet._blocks cimport Chunk, Gather, padded
 from convnet._kernels cimport cn_kernels_t, cn_panel_t, cn_segment_t, cn_tile_t
 
 # Panels of columns that are gathered before they are used: half an L2 of 512 KB.
@@ -62,7 +62,7 @@ cdef void multiply_gathered(
     const cn_panel_t *pixels, char *memory,
 ) noexcept nogil:
     """Add a block's products to the sums: columns of all taps, gathered."""
-    cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes, i, n, width, place
+    cdef Py_ssize_t NR = g.kernels.nr, i, n, width, place
     cdef Py_ssize_t *offset = <Py_ssize_t *> memory
     cdef char *gathered = memory + NR * sizeof(Py_ssize_t)
     cdef Py_ssize_t size = panel_size(g), together = panels_together(g)
@@ -73,7 +73,7 @@ cdef void multiply_gathered(
     columns.n = 0
     for i in range((chunk.depth + NR - 1) // NR):
         n = min(NR, chunk.depth - i * NR)
-        width = (n + lanes - 1) // lanes * lanes
+        width = padded(g.kernels, n)
         if columns.n == together or width < NR:
             multiply_columns(g.kernels, rows, &columns)
             columns.n, rows.b_stride = 0, width

@@ -7,6 +7,7 @@ point by point and transforms back: what is transformed stays in the cache until
 used up, or is read for many filters at once.
 """
 
+from convnet._blocks cimport padded
 from convnet._kernels cimport (
     CN_NO_ROW, Packing, cn_panel_t, cn_segment_t, cn_strip_t, cn_tile_t, cn_tiles_t,
     find_packing, give_back, keep_packing, run_tasks, take_scratch,
@@ -135,12 +136,8 @@ cdef void transform_input(
         run.input + panel * input_bytes(p),
         p.x.data + run.group * p.x.C * p.x.sc * p.kernels.itemsize,
         tiles,
-        input_stride(p, whole_vectors(p, end - first)),
+        input_stride(p, padded(p.kernels, end - first)),
     )
-
-
-cdef inline Py_ssize_t whole_vectors(const Winograd *p, Py_ssize_t n) noexcept nogil:
-    return (n + p.kernels.lanes - 1) // p.kernels.lanes * p.kernels.lanes
 
 
 cdef void cut_strips(
@@ -255,7 +252,7 @@ cdef const char *multiply_point(
     """
     cdef Py_ssize_t itemsize = p.kernels.itemsize, MR = p.kernels.mr
     cdef Py_ssize_t n_tiles = run.tiles[tile_panel].n_tiles, i = 0, at_once = MR
-    cdef Py_ssize_t width = whole_vectors(p, n_tiles), pitch = p.fold * MR
+    cdef Py_ssize_t width = padded(p.kernels, n_tiles), pitch = p.fold * MR
     cdef Py_ssize_t n_rows = min(pitch, (p.n_panels - fold * p.fold) * MR)
     cdef char *sums = run.sums + tile_panel * sums_bytes(p) + itemsize * (
         point * sums_stride(p) + place * pitch * width

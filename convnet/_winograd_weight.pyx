@@ -16,8 +16,8 @@ cimport numpy as cnp
 
 from convnet._blocks cimport (
     ENOUGH_TASKS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
-    load_channels, open_block, outline, place_block, plan_gather, plan_gather_like,
-    require_slab,
+    load_channels, open_block, outline, padded, place_block, plan_gather,
+    plan_gather_like, require_slab,
 )
 from convnet._kernels cimport (
     SLICE_WORK, active_kernels, cn_panel_t, cn_segment_t, cn_tile_t, give_back,
@@ -141,7 +141,7 @@ cdef void lay_out_sums(WinogradWeight *p) noexcept nogil:
     cdef Py_ssize_t lanes = p.x.kernels.lanes, rows = p.R, channels = p.C
     if p.whole:
         rows, channels = p.grad_y.chunk_channels, p.x.chunk_channels
-    p.row_size = (channels + lanes - 1) // lanes * lanes
+    p.row_size = padded(p.x.kernels, channels)
     # Not at a power of two: all points would share cache sets.
     p.point_size = rows * p.row_size + lanes
     p.group_size = p.n_points * p.point_size

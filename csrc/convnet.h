@@ -93,7 +93,7 @@ typedef struct {
     ptrdiff_t n_rows, row_stride, x_row_stride;
     ptrdiff_t n, col_stride; /* pixels of a row */
     ptrdiff_t ways, part_stride;
-    const ptrdiff_t *part; /* (ways,) */
+    const ptrdiff_t *part; /* (ways,), or NULL where all is zero */
     int accumulate;
 } cn_weave_t;
 
