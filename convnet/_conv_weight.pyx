@@ -227,7 +227,8 @@ cdef void prepare_rows(
     first += first_row * p.row_size
     tile.y = p.sums + first * p.pixels.kernels.itemsize
     tile.row_stride, tile.col_stride = p.row_size, 1
-    tile.bias, tile.next, tile.addend, tile.clip = NULL, NULL, 0, False
+    tile.bias, tile.copy, tile.next = NULL, NULL, NULL
+    tile.addend, tile.clip = 0, False
     pack_grad_rows(p, pixels, packed, group, first_row, first_row + tile.n_rows)
 
 

@@ -44,6 +44,7 @@ cdef extern from "convnet.h" nogil:
         const void *a
         const void *b
         const void *bias
+        void *copy
         const void *next
         void *y
         Py_ssize_t n_rows, a_stride, a_panel_stride, b_stride, row_stride, col_stride

@@ -32,9 +32,10 @@ cdef void multiply_phases(
     cdef cn_segment_t whole
     cdef cn_panel_t sums
     cdef cn_tile_t tile
-    tile.bias, tile.steps, tile.a_stride = NULL, some.steps, kernels.mr
+    tile.bias, tile.copy = NULL, NULL
+    tile.steps, tile.a_stride = some.steps, kernels.mr
     tile.a_panel_stride = panel_bytes(p) // kernels.itemsize
-    tile.col_stride, tile.next_stride = 1, p.pixels.channel_stride
+    tile.col_stride, tile.next_stride = 1, 2 * p.pixels.channel_stride
     tile.accumulate = tile.clip = tile.far = False
     tile.panel, sums.segment, sums.n_segments, sums.joined = &sums, &whole, 1, True
     whole.in_ = whole.out = 0
@@ -112,7 +113,7 @@ cdef inline void multiply_phase(
             run += 1
             run.len, run.in_ = n, at
         after = at + n * tile.b_stride
-    tile.n_steps, tile.next = run + 1 - some.steps, take_line(some)
+    tile.n_steps, tile.next = run + 1 - some.steps, take_line(p, some)
     tile.a = rows + first * n * kernels.mr * kernels.itemsize
     kernels.gemm_tile(tile)
 

@@ -197,10 +197,17 @@ cdef void multiply_chunk(
                 some.pixels[some.n] = source + segment.in_ * g.kernels.itemsize
             else:
                 some.pixels[some.n] = some.packed + some.n * some.panel_bytes
-                pack_pixels(p, source, some)
+                some.unread[some.n] = NULL
+                if is_packed_by_tile(p, &some.columns[some.n]):
+                    some.unread[some.n] = source + g.kernels.itemsize * (
+                        segment.in_ + g.taps.place[0]
+                    )
+                else:
+                    pack_pixels(p, source, some)
             segment += some.columns[some.n].n_segments
             some.n += 1
             next += n
+        some.next_is_odd = False
         some.next_end = some.next = find_next(p, block, some.chunk, source, next)
         if some.next != NULL:
             some.next_end += some.n * g.kernels.nr * g.kernels.itemsize + 64
@@ -208,6 +215,21 @@ cdef void multiply_chunk(
             multiply_phases(p, block, some, first)
         else:
             multiply_panels(p, some)
+
+
+cdef inline bint is_packed_by_tile(
+    const Product *p, const cn_panel_t *panel
+) noexcept nogil:
+    """Whether the first tile can pack a panel as it reads it: a run, at one tap."""
+    cdef const Gather *g = &p.pixels
+    return (
+        g.direct
+        and g.taps.n == 1
+        and p.phases == NULL
+        and p.R >= g.kernels.mr
+        and panel.n_segments == 1
+        and panel.n_pixels == g.kernels.nr
+    )
 
 
 cdef inline Py_ssize_t panel_pixels(
@@ -265,11 +287,12 @@ cdef const char *find_next(
         place = chunk.n_channels * g.channel_stride + block.row_in[0]
     else:
         # Threads take turns: this one's next block comes after theirs.
-        row = block.first_row + p.num_threads * g.rows
+        place = block.first_col // g.cols + p.num_threads
+        row = block.first_row + place // g.n_col_blocks * g.rows
         if row >= g.y.N * g.y.H:
             return NULL
-        place = row // g.y.H * g.x.sn + row % g.y.H * g.step_h * g.x.sh
-        place += block.first_col - chunk.c * g.channel_stride
+        place = place % g.n_col_blocks * g.cols - chunk.c * g.channel_stride
+        place += row // g.y.H * g.x.sn + row % g.y.H * g.step_h * g.x.sh
     return source + (place + g.taps.place[0]) * g.kernels.itemsize
 
 
@@ -279,9 +302,9 @@ cdef void multiply_panels(const Product *p, Operands *some) noexcept nogil:
     cdef Py_ssize_t panel = some.first_panel, i, j, at_once, n_wide = some.n
     cdef cn_tile_t tile
     list_steps(p, some)
-    tile.steps, tile.n_steps, tile.next = some.steps, some.n_steps, NULL
+    tile.steps, tile.n_steps = some.steps, some.n_steps
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
-    tile.next_stride, tile.a_stride = g.channel_stride, g.kernels.mr
+    tile.next_stride, tile.a_stride = 2 * g.channel_stride, g.kernels.mr
     tile.a_panel_stride = panel_bytes(p) // g.kernels.itemsize
     tile.far = some.chunk.k == 0
     tile.accumulate = p.accumulate or some.chunk.k > 0
@@ -295,10 +318,8 @@ cdef void multiply_panels(const Product *p, Operands *some) noexcept nogil:
         at_once = min(3, some.end_panel - panel)
         for j in range(at_once):
             for i in range(n_wide):
-                tile.next = take_line(some)
                 multiply_tile(p, some, &tile, i, panel + j, 1)
         if n_wide < some.n:
-            tile.next = NULL
             multiply_tile(p, some, &tile, n_wide, panel, at_once)
         panel += at_once
 
@@ -325,8 +346,14 @@ cdef inline void multiply_tile(
     cdef Py_ssize_t place = some.group * p.R + row
     tile.panel, tile.b = &some.columns[i], some.pixels[i]
     tile.b_stride = padded(kernels, tile.panel.n_pixels)
+    tile.copy = tile.next = NULL
     if p.unpacked:
         tile.b_stride = p.pixels.channel_stride
+    elif some.unread[i] != NULL and panel == some.first_panel:
+        tile.copy = <char *> tile.b
+        tile.b, tile.b_stride = some.unread[i], p.pixels.channel_stride
+    elif n_panels == 1:
+        tile.next = take_line(p, some)
     tile.n_rows = min(n_panels * kernels.mr, p.R - row)
     tile.a = packed_rows(p, some.group, panel, some.chunk.k)
     tile.y = p.pixels.y.data + place * p.pixels.y.sc * kernels.itemsize

@@ -268,7 +268,8 @@ cdef const char *multiply_point(
     cdef cn_panel_t panel
     columns.in_ = columns.out = 0
     panel.segment, panel.n_segments, panel.joined = &columns, 1, True
-    product.panel, product.bias, product.clip, product.addend = &panel, NULL, False, 0
+    product.panel, product.bias, product.copy = &panel, NULL, NULL
+    product.clip, product.addend = False, 0
     product.far, product.next, product.next_stride = False, next, 64 // itemsize
     product.col_stride = 1
     if is_turned(p, n_tiles):
@@ -311,8 +312,8 @@ cdef inline void add_channels(
 ) noexcept nogil:
     """Multiply those channels whose filters are there, in sums of bounded length."""
     cdef Py_ssize_t itemsize = p.kernels.itemsize, left = run.filters.n_channels
-    # A tile of several panels needs, and fetches, as many lines.
-    cdef Py_ssize_t lines = 128 if product.n_rows > p.kernels.mr else 64
+    # A tile of several panels needs, and fetches, more lines.
+    cdef Py_ssize_t lines = 128 if product.n_rows > p.kernels.mr else 32
     cdef cn_segment_t steps
     steps.in_, product.steps, product.n_steps = 0, &steps, 1
     product.accumulate = run.filters.first_channel > 0

@@ -239,7 +239,8 @@ cdef void multiply(
     tile.steps, tile.n_steps, tile.panel = &steps, 1, &columns
     tile.a_stride, tile.a_panel_stride = pitch(&p.grad_y), p.x.kernels.mr
     tile.b_stride, tile.row_stride, tile.col_stride = pitch(&p.x), p.row_size, 1
-    tile.bias, tile.next, tile.addend, tile.clip = NULL, NULL, 0, False
+    tile.bias, tile.copy, tile.next = NULL, NULL, NULL
+    tile.addend, tile.clip = 0, False
     tile.accumulate, tile.far = accumulate, False
     for point in range(p.n_points):
         for c in range((n_channels + NR - 1) // NR):

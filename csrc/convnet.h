@@ -74,8 +74,10 @@ typedef struct {
                           rows, panels of MR lie a_panel_stride apart */
     const void *b;     /* rows of columns b_stride apart, whole vectors each */
     const void *bias;  /* (n_rows,) or NULL */
-    const void *next;  /* what will be read soon, or NULL: each step fetches a line,
-                          next_stride from the one before */
+    void *copy;        /* where b is copied to as it is read, a row after another, and
+                          its next columns are fetched; or NULL */
+    const void *next;  /* what will be read soon, or NULL: every other step fetches a
+                          line, next_stride from the one before */
     void *y;           /* row r, segment s, pixel j at
                           r * row_stride + out_s + j * col_stride */
     ptrdiff_t n_rows, a_stride, a_panel_stride, b_stride, row_stride, col_stride;
