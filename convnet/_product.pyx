@@ -223,8 +223,7 @@ cdef inline bint is_packed_by_tile(
     """Whether the first tile can pack a panel as it reads it: a run, at one tap."""
     cdef const Gather *g = &p.pixels
     return (
-        g.direct
-        and g.taps.n == 1
+        g.taps.n == 1
         and p.phases == NULL
         and p.R >= g.kernels.mr
         and panel.n_segments == 1
