@@ -22,7 +22,7 @@ from convnet._blocks cimport (
 )
 from convnet._kernels cimport (
     SLICE_WORK, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t,
-    cn_tile_t, give_back, run_tasks, take_scratch,
+    cn_tile_t, give_back, plain_tile, run_tasks, take_scratch,
 )
 from convnet._operands cimport (
     Image, add_tap, describe_array, describe_rows, place_tap_arrays, take_tap_memory,
@@ -46,6 +46,7 @@ cdef struct WeightGradient:
     Image grad_y
     char *grad_w
     Py_ssize_t G, R, C, T           # groups; rows and channels of a group; taps
+    bint in_place                   # rows of grad_y are read where they lie
     Py_ssize_t n_panels, task_panels, n_row_tasks, n_chunks
     Py_ssize_t n_blocks, n_parts
     # Of each part's blocks, those that are added up now: `n_now` from `first` on.
@@ -111,6 +112,7 @@ cdef int run_weight_gradient(
     cdef Py_ssize_t tasks, longest, sums_bytes = 0
     cdef double work = 2.0 * p.G * p.R * p.C * p.T * g.y.N * g.y.H * g.y.W
     cdef char *scratch
+    p.in_place = reads_in_place(p)
     plan_tasks(p)
     tasks = p.n_parts * p.G * p.n_chunks * p.n_row_tasks
     num_threads = <int> min(num_threads, tasks)
@@ -148,6 +150,20 @@ cdef bint is_better_turned(const WeightGradient *p) noexcept nogil:
     return p.C >= p.pixels.kernels.lanes and (p.T == 1 or n_pixels >= TURNED_PIXELS)
 
 
+cdef bint reads_in_place(const WeightGradient *p) noexcept nogil:
+    """Whether tiles can read grad_y: a row of it is a stream, and used at once.
+
+    A single vector of columns is for three panels of rows, too many streams.
+    """
+    cdef const Image *grad_y = &p.grad_y
+    return (
+        p.pixels.turned
+        and grad_y.sw == 1
+        and grad_y.sc != 0
+        and p.C > p.pixels.kernels.lanes
+    )
+
+
 cdef inline bint needs_turning(const WeightGradient *p) noexcept nogil:
     return p.pixels.turned and p.T > 1
 
@@ -178,6 +194,8 @@ cdef Py_ssize_t workspace_bytes(const WeightGradient *p) noexcept nogil:
     """Bytes of one thread: block, gathered pixels, packed grad_y."""
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t rows = p.task_panels * g.kernels.mr * g.rows * g.cols
+    if p.in_place:
+        rows = 0
     return (
         block_bytes(g) + gathered_bytes(g) + rows * g.kernels.itemsize + 4095
     ) // 4096 * 4096
@@ -197,7 +215,7 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef const char *source
     cdef const char *x = g.x.data + group * g.x.C * g.x.sc * g.kernels.itemsize
     cdef cn_panel_t pixels
-    cdef cn_tile_t tile
+    cdef cn_tile_t tile = plain_tile()
     cdef Block block
     place_block(g, &block, memory)
     memory += block_bytes(g)
@@ -219,17 +237,28 @@ cdef void prepare_rows(
     const WeightGradient *p, cn_tile_t *tile, const cn_panel_t *pixels, char *packed,
     Py_ssize_t group, Py_ssize_t part, Py_ssize_t row_task,
 ) noexcept nogil:
-    """Pack a task's rows of grad_y; `y` is where the sums of the first one go."""
+    """Find or pack a task's rows of grad_y, and where the sums of the first one go."""
     cdef Py_ssize_t MR = p.pixels.kernels.mr, first_row = row_task * p.task_panels * MR
     cdef Py_ssize_t first = part * p.part_size + group * p.group_size
     tile.n_rows = min(p.task_panels * MR, p.R - first_row)
-    tile.a, tile.a_stride, tile.a_panel_stride = packed, MR, MR * pixels.n_pixels
     first += first_row * p.row_size
     tile.y = p.sums + first * p.pixels.kernels.itemsize
     tile.row_stride, tile.col_stride = p.row_size, 1
-    tile.bias, tile.copy, tile.next = NULL, NULL, NULL
-    tile.addend, tile.clip = 0, False
+    if p.in_place:
+        tile.a = find_row(p, group, first_row)
+        tile.a_stride, tile.a_row_stride = 1, p.grad_y.sc
+        tile.a_panel_stride = MR * p.grad_y.sc
+        return
+    tile.a, tile.a_stride, tile.a_panel_stride = packed, MR, MR * pixels.n_pixels
     pack_grad_rows(p, pixels, packed, group, first_row, first_row + tile.n_rows)
+
+
+cdef inline const char *find_row(
+    const WeightGradient *p, Py_ssize_t group, Py_ssize_t row
+) noexcept nogil:
+    """Where a row (output channel) of grad_y begins."""
+    cdef Py_ssize_t place = (group * p.R + row) * p.grad_y.sc
+    return p.grad_y.data + place * p.pixels.kernels.itemsize
 
 
 cdef void pack_grad_rows(
@@ -246,7 +275,7 @@ cdef void pack_grad_rows(
     run.ahead = 0
     for panel in range((end_row - first_row + MR - 1) // MR):
         row = first_row + panel * MR
-        grad_y = p.grad_y.data + (group * p.R + row) * p.grad_y.sc * itemsize
+        grad_y = find_row(p, group, row)
         for s in range(pixels.n_segments):
             run.n_channels = pixels.segment[s].len
             kernels.pack_rows(

@@ -4,6 +4,7 @@
 # `_kernels` is the one extension that links the C objects; drivers cimport from it.
 
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 cdef extern from "convnet.h" nogil:
     const Py_ssize_t CN_NO_ROW
@@ -47,7 +48,8 @@ cdef extern from "convnet.h" nogil:
         void *copy
         const void *next
         void *y
-        Py_ssize_t n_rows, a_stride, a_panel_stride, b_stride, row_stride, col_stride
+        Py_ssize_t n_rows, a_stride, a_row_stride, a_panel_stride, b_stride
+        Py_ssize_t row_stride, col_stride
         Py_ssize_t next_stride
         const cn_panel_t *panel
         int accumulate, clip, far
@@ -160,6 +162,12 @@ cdef extern from "convnet.h" nogil:
 
 # The kernels in use for an item size of 4 (float32) or 8 (float64).
 cdef const cn_kernels_t *active_kernels(int itemsize) noexcept nogil
+
+# A tile that does nothing but multiply packed operands, until it is told to.
+cdef inline cn_tile_t plain_tile() noexcept nogil:
+    cdef cn_tile_t tile
+    memset(&tile, 0, sizeof(tile))
+    return tile
 
 # Operations below which waking a worker costs more than it brings: 30 microseconds at
 # the 130 a nanosecond of two mid-sized cores.  And those between two looks at pending

@@ -9,7 +9,7 @@ phases then leave the cache as rows of pixels.
 
 from convnet._blocks cimport Block, padded
 from convnet._kernels cimport (
-    cn_kernels_t, cn_panel_t, cn_segment_t, cn_tile_t, cn_weave_t,
+    cn_kernels_t, cn_panel_t, cn_segment_t, cn_tile_t, cn_weave_t, plain_tile,
 )
 from convnet._operands cimport Image
 from convnet._packed_weights cimport packed_rows, panel_bytes
@@ -31,12 +31,10 @@ cdef void multiply_phases(
     cdef Py_ssize_t start, panel, i, n, pixel, at_once
     cdef cn_segment_t whole
     cdef cn_panel_t sums
-    cdef cn_tile_t tile
-    tile.bias, tile.copy = NULL, NULL
+    cdef cn_tile_t tile = plain_tile()
     tile.steps, tile.a_stride = some.steps, kernels.mr
     tile.a_panel_stride = panel_bytes(p) // kernels.itemsize
     tile.col_stride, tile.next_stride = 1, 2 * p.pixels.channel_stride
-    tile.accumulate = tile.clip = tile.far = False
     tile.panel, sums.segment, sums.n_segments, sums.joined = &sums, &whole, 1, True
     whole.in_ = whole.out = 0
     for start in range(some.first_panel, some.end_panel, 3):

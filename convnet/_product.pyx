@@ -7,7 +7,7 @@ from convnet._blocks cimport (
 )
 from convnet._kernels cimport (
     SERIAL_WORK, Packing, cn_depth_t, cn_kernels_t, cn_panel_t, cn_segment_t, cn_tile_t,
-    find_packing, give_back, keep_packing, run_tasks, take_scratch,
+    find_packing, give_back, keep_packing, plain_tile, run_tasks, take_scratch,
 )
 from convnet._packed_weights cimport (
     choose_slices, pack_weights, packed_bytes, packed_rows, panel_bytes,
@@ -299,7 +299,7 @@ cdef void multiply_panels(const Product *p, Operands *some) noexcept nogil:
     """Multiply packed panels of pixels by some panels of rows."""
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t panel = some.first_panel, i, j, at_once, n_wide = some.n
-    cdef cn_tile_t tile
+    cdef cn_tile_t tile = plain_tile()
     list_steps(p, some)
     tile.steps, tile.n_steps = some.steps, some.n_steps
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw

@@ -36,24 +36,30 @@ cdef void multiply_turned(
     const cn_panel_t *pixels, Py_ssize_t tap_size,
 ) noexcept nogil:
     """Add a block's products to the sums: tap by tap, channels side by side."""
-    cdef Py_ssize_t NR = g.kernels.nr, t, c
+    cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes, t, c, n
     cdef Columns columns
     rows.steps, rows.n_steps, rows.b_stride = (
         pixels.segment, pixels.n_segments, g.pixel_stride
     )
     rows.b = source
     for t in range(chunk.t, chunk.t + chunk.n_taps):
-        columns.n = 0
-        for c in range((chunk.n_channels + NR - 1) // NR):
+        columns.n = c = 0
+        while c < chunk.n_channels:
             if columns.n == MAX_COLUMNS:
                 multiply_columns(g.kernels, rows, &columns)
                 columns.n = 0
+            n = min(NR, chunk.n_channels - c)
+            # Rows in place have no tiles of a single vector: two and two, not three
+            # and one.
+            if rows.a_row_stride != 0 and 0 < chunk.n_channels - c - NR <= lanes:
+                n -= lanes
             add_columns(
                 &columns,
-                g.taps.place[t] * g.pixel_stride + c * NR,
-                t * tap_size + chunk.c + c * NR,
-                min(NR, chunk.n_channels - c * NR),
+                g.taps.place[t] * g.pixel_stride + c,
+                t * tap_size + chunk.c + c,
+                n,
             )
+            c += n
         multiply_columns(g.kernels, rows, &columns)
 
 

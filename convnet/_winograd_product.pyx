@@ -10,7 +10,7 @@ used up, or is read for many filters at once.
 from convnet._blocks cimport padded
 from convnet._kernels cimport (
     CN_NO_ROW, Packing, cn_panel_t, cn_segment_t, cn_strip_t, cn_tile_t, cn_tiles_t,
-    find_packing, give_back, keep_packing, run_tasks, take_scratch,
+    find_packing, give_back, keep_packing, plain_tile, run_tasks, take_scratch,
 )
 from convnet._winograd_filters cimport (
     Filters, filter_bytes, find_filters, packed_bytes, packed_filters,
@@ -263,15 +263,13 @@ cdef const char *multiply_point(
     cdef const char *filters = find_filters(
         p, &run.filters, fold * p.fold, point, run.filters.first_channel
     )
-    cdef cn_tile_t product
+    cdef cn_tile_t product = plain_tile()
     cdef cn_segment_t columns
     cdef cn_panel_t panel
     columns.in_ = columns.out = 0
     panel.segment, panel.n_segments, panel.joined = &columns, 1, True
-    product.panel, product.bias, product.copy = &panel, NULL, NULL
-    product.clip, product.addend = False, 0
-    product.far, product.next, product.next_stride = False, next, 64 // itemsize
-    product.col_stride = 1
+    product.panel, product.col_stride = &panel, 1
+    product.next, product.next_stride = next, 64 // itemsize
     if is_turned(p, n_tiles):
         columns.len = panel.n_pixels = product.row_stride = product.b_stride = pitch
         product.a_stride = width

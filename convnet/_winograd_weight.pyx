@@ -21,7 +21,7 @@ from convnet._blocks cimport (
 )
 from convnet._kernels cimport (
     SLICE_WORK, active_kernels, cn_panel_t, cn_segment_t, cn_tile_t, give_back,
-    run_tasks, take_scratch,
+    plain_tile, run_tasks, take_scratch,
 )
 from convnet._operands cimport (
     TAP_ARRAYS, add_tap, describe_array, describe_rows, place_tap_arrays,
@@ -233,15 +233,13 @@ cdef void multiply(
     cdef Py_ssize_t NR = p.x.kernels.nr, itemsize = p.x.kernels.itemsize, point, c
     cdef cn_segment_t steps, run
     cdef cn_panel_t columns
-    cdef cn_tile_t tile
+    cdef cn_tile_t tile = plain_tile()
     steps.len, steps.in_, run.out = n_tiles, 0, 0
     columns.segment, columns.n_segments, columns.joined = &run, 1, True
     tile.steps, tile.n_steps, tile.panel = &steps, 1, &columns
     tile.a_stride, tile.a_panel_stride = pitch(&p.grad_y), p.x.kernels.mr
     tile.b_stride, tile.row_stride, tile.col_stride = pitch(&p.x), p.row_size, 1
-    tile.bias, tile.copy, tile.next = NULL, NULL, NULL
-    tile.addend, tile.clip = 0, False
-    tile.accumulate, tile.far = accumulate, False
+    tile.accumulate = accumulate
     for point in range(p.n_points):
         for c in range((n_channels + NR - 1) // NR):
             columns.n_pixels = run.len = min(NR, n_channels - c * NR)

@@ -71,7 +71,9 @@ typedef struct {
             *steps;    /* the reduction, in runs: `len` steps of b from `in` on */
     ptrdiff_t n_steps; /* number of runs; a goes on from run to run */
     const void *a;     /* element (k, r) at k * a_stride + r; with more than MR
-                          rows, panels of MR lie a_panel_stride apart */
+                          rows, panels of MR lie a_panel_stride apart.  Or in place,
+                          where a_row_stride is not zero: at step i of a run, that of
+                          row r at out + i * a_stride + r * a_row_stride */
     const void *b;     /* rows of columns b_stride apart, whole vectors each */
     const void *bias;  /* (n_rows,) or NULL */
     void *copy;        /* where b is copied to as it is read, a row after another, and
@@ -80,7 +82,8 @@ typedef struct {
                           line, next_stride from the one before */
     void *y;           /* row r, segment s, pixel j at
                           r * row_stride + out_s + j * col_stride */
-    ptrdiff_t n_rows, a_stride, a_panel_stride, b_stride, row_stride, col_stride;
+    ptrdiff_t n_rows, a_stride, a_row_stride, a_panel_stride, b_stride;
+    ptrdiff_t row_stride, col_stride;
     ptrdiff_t next_stride;
     const cn_panel_t *panel; /* where the columns go: `out`, `len` and `joined` */
     int accumulate, clip;
