@@ -56,7 +56,9 @@ cdef void plan_gather(
 cdef void plan_gather_like(Gather *g, const Gather *other) noexcept nogil
 
 cdef enum:
-    MAX_PANELS = 12                 # where several rows of weights share them
+    # Panels of pixels in a block: those that are usual, and those of short reductions.
+    BLOCK_PANELS = 12
+    MAX_PANELS = 24
     # Length of the reduction that one packed panel holds. KC * NR floats are 110 KB
     # with AVX-512: they come from L2 at a rate that the multiply-adds hide.
     KC = 576

@@ -17,7 +17,7 @@ order. So the bits never depend on the number of threads.
 cimport numpy as cnp
 
 from convnet._blocks cimport (
-    ENOUGH_TASKS, MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
+    BLOCK_PANELS, ENOUGH_TASKS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
     load_channels, open_block, outline, padded, place_block, plan_gather, require_slab,
 )
 from convnet._kernels cimport (
@@ -97,7 +97,7 @@ def grad_weight(
             g,
             False,
             TURNED_CHANNELS if is_better_turned(&p) else 0,
-            MAX_PANELS * g.kernels.nr,
+            BLOCK_PANELS * g.kernels.nr,
         )
         require_slab(g)
         run_weight_gradient(&p, num_threads, plans)

@@ -2,7 +2,7 @@
 """The blocked product of packed weights with gathered pixels: see ``_product.pxd``."""
 
 from convnet._blocks cimport (
-    KC, MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
+    BLOCK_PANELS, KC, MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
     load_channels, open_block, outline, padded, place_block, plan_gather, require_slab,
 )
 from convnet._kernels cimport (
@@ -36,7 +36,7 @@ cdef int run_product(
     if p.unpacked:
         packings = None             # too few weights to keep
     g.taps.together = p.unpacked or p.phases != NULL
-    plan_gather(g, not p.unpacked, 0, MAX_PANELS * g.kernels.nr)
+    plan_gather(g, not p.unpacked, 0, block_panels(g) * g.kernels.nr)
     require_slab(g)
     work = 2.0 * p.G * p.R * g.x.C * p.n_taps * g.y.N * g.y.H * g.y.W
     if work < SERIAL_WORK:
@@ -71,6 +71,12 @@ cdef int run_product(
     finally:
         give_back(scratch)
     return 0
+
+
+cdef Py_ssize_t block_panels(const Gather *g) noexcept nogil:
+    """Panels of pixels in a block: more where the reduction, and so a panel, is short."""
+    cdef Py_ssize_t panel_bytes = pixel_panel_bytes(g, min(g.x.C * g.taps.n, KC))
+    return min(max(PIXEL_BYTES // max(panel_bytes, 1), BLOCK_PANELS), MAX_PANELS)
 
 
 cdef bint is_better_unpacked(const Product *p) noexcept nogil:
