@@ -2,8 +2,9 @@
 """The blocked product of packed weights with gathered pixels: see ``_product.pxd``."""
 
 from convnet._blocks cimport (
-    BLOCK_PANELS, KC, MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
-    load_channels, open_block, outline, padded, place_block, plan_gather, require_slab,
+    BLOCK_PANELS, KC, MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel,
+    get_chunk, load_channels, open_block, outline, padded, place_block, plan_gather,
+    require_slab,
 )
 from convnet._kernels cimport (
     SERIAL_WORK, Packing, cn_depth_t, cn_kernels_t, cn_panel_t, cn_segment_t, cn_tile_t,
@@ -74,9 +75,9 @@ cdef int run_product(
 
 
 cdef Py_ssize_t block_panels(const Gather *g) noexcept nogil:
-    """Panels of pixels in a block: more where the reduction, and so a panel, is short."""
-    cdef Py_ssize_t panel_bytes = pixel_panel_bytes(g, min(g.x.C * g.taps.n, KC))
-    return min(max(PIXEL_BYTES // max(panel_bytes, 1), BLOCK_PANELS), MAX_PANELS)
+    """Panels of pixels in a block: more where the reduction, and so each, is short."""
+    cdef Py_ssize_t n_bytes = pixel_panel_bytes(g, min(g.x.C * g.taps.n, KC))
+    return min(max(PIXEL_BYTES // max(n_bytes, 1), BLOCK_PANELS), MAX_PANELS)
 
 
 cdef bint is_better_unpacked(const Product *p) noexcept nogil:
