@@ -33,7 +33,7 @@ from convnet._weight_columns cimport (
 
 cnp.import_array()
 
-# Bytes of the packed grad_y of a task, for which x is turned or gathered once.
+# Bytes of grad_y at a block of a task, for which x is turned or gathered once.
 cdef Py_ssize_t TASK_BYTES = 640 * 1024
 # Channels of a turned slab: three panels of columns.
 cdef Py_ssize_t TURNED_CHANNELS = 144
@@ -191,7 +191,7 @@ cdef void plan_tasks(WeightGradient *p) noexcept nogil:
 
 
 cdef Py_ssize_t workspace_bytes(const WeightGradient *p) noexcept nogil:
-    """Bytes of one thread: block, gathered pixels, packed grad_y."""
+    """Bytes of one thread: block, gathered pixels, grad_y unless read in place."""
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t rows = p.task_panels * g.kernels.mr * g.rows * g.cols
     if p.in_place:

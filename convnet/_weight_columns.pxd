@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 #
-# The weight gradient's products of one block: packed rows of grad_y by columns of x.
+# The weight gradient's products of one block: rows of grad_y by columns of x.
 #
-# `rows` describes all rows of a task: their packed operand, and the sums of the first.
+# `rows` describes all rows of a task: where they lie, and the sums of the first.
 
 from convnet._blocks cimport Chunk, Gather
 from convnet._kernels cimport cn_panel_t, cn_tile_t
