@@ -45,6 +45,7 @@ class BuildExt(build_ext):
             compile_one(obj, src, ext, cc_args, extra, pp_opts)
 
         self.compiler._compile = with_flags
+        self.parallel = self.parallel or os.cpu_count()
         try:
             super().build_extensions()
         except (CompileError, PlatformError, OSError) as error:
