@@ -2,13 +2,15 @@
 """The blocked product of packed weights with gathered pixels: see ``_product.pxd``."""
 
 from convnet._blocks cimport (
-    BLOCK_PANELS, KC, MAX_PANELS, Block, Chunk, Gather, block_bytes, cut_panel,
-    get_chunk, load_channels, open_block, outline, padded, place_block, plan_gather,
-    require_slab,
+    KC, Block, Gather, block_bytes, get_chunk, load_channels, open_block, outline,
+    padded, place_block, plan_gather, require_slab,
 )
 from convnet._kernels cimport (
-    SERIAL_WORK, Packing, cn_depth_t, cn_kernels_t, cn_panel_t, cn_segment_t, cn_tile_t,
-    find_packing, give_back, keep_packing, plain_tile, run_tasks, take_scratch,
+    SERIAL_WORK, Packing, cn_kernels_t, cn_segment_t, cn_tile_t, find_packing,
+    give_back, keep_packing, plain_tile, run_tasks, take_scratch,
+)
+from convnet._packed_pixels cimport (
+    block_panels, pack_panels, pixel_panel_bytes, pixels_bytes,
 )
 from convnet._packed_weights cimport (
     choose_slices, pack_weights, packed_bytes, packed_rows, panel_bytes,
@@ -16,8 +18,6 @@ from convnet._packed_weights cimport (
 from convnet._phases cimport multiply_phases, phases_bytes
 from convnet._product cimport take_line
 
-# Panels of pixels that are packed together fill so much of L2.
-cdef Py_ssize_t PIXEL_BYTES = 192 * 1024
 # Products of so few rows, and with so many channels, read pixels in place.
 cdef Py_ssize_t UNPACKED_ROWS = 8
 cdef Py_ssize_t UNPACKED_CHANNELS = 4
@@ -74,12 +74,6 @@ cdef int run_product(
     return 0
 
 
-cdef Py_ssize_t block_panels(const Gather *g) noexcept nogil:
-    """Panels of pixels in a block: more where the reduction, and so each, is short."""
-    cdef Py_ssize_t n_bytes = pixel_panel_bytes(g, min(g.x.C * g.taps.n, KC))
-    return min(max(PIXEL_BYTES // max(n_bytes, 1), BLOCK_PANELS), MAX_PANELS)
-
-
 cdef bint is_better_unpacked(const Product *p) noexcept nogil:
     """Whether so few rows use the pixels that packing them costs more than it brings.
 
@@ -133,21 +127,14 @@ cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
 cdef Py_ssize_t workspace_bytes(const Product *p) noexcept nogil:
     """Bytes of one thread: its block and panels of packed pixels, in whole pages."""
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t panel = pixel_panel_bytes(g, g.chunk_channels * g.chunk_taps)
     cdef Py_ssize_t n = block_bytes(g) + steps_bytes(g) + phases_bytes(p)
     if not p.unpacked:
-        n += max(panel, PIXEL_BYTES)
+        n += pixels_bytes(g)
     return (n + 4095) // 4096 * 4096
 
 
 cdef inline Py_ssize_t steps_bytes(const Gather *g) noexcept nogil:
     return (max(g.taps.n, 1) * sizeof(cn_segment_t) + 63) // 64 * 64
-
-
-cdef inline Py_ssize_t pixel_panel_bytes(
-    const Gather *g, Py_ssize_t depth
-) noexcept nogil:
-    return depth * g.kernels.nr * g.kernels.itemsize
 
 
 cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
@@ -184,122 +171,15 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
 cdef void multiply_chunk(
     const Product *p, const Block *block, const char *source, Operands *some
 ) noexcept nogil:
-    """Add one chunk's products to a block of y: its pixels by some panels of rows.
-
-    As many panels of pixels are packed together as L2 holds beside the rest. Then rows
-    of y are written in long runs, which the hardware sees coming.
-    """
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t n_pixels = block.n_rows * block.n_cols, first = 0, next = 0, n
-    cdef Py_ssize_t most = MAX_PANELS
-    cdef cn_segment_t *segment
-    if not p.unpacked:
-        most = min(max(PIXEL_BYTES // max(some.panel_bytes, 1), 1), most)
+    """Add one chunk's products to a block of y: its pixels by some panels of rows."""
+    cdef Py_ssize_t n_pixels = block.n_rows * block.n_cols, first = 0, next = 0
     while next < n_pixels:
-        some.n, segment, first = 0, block.segment, next
-        while some.n < most and next < n_pixels:
-            n = panel_pixels(p, block, next)
-            cut_panel(g, block, next, n, segment, &some.columns[some.n])
-            if p.unpacked:
-                some.pixels[some.n] = source + segment.in_ * g.kernels.itemsize
-            else:
-                some.pixels[some.n] = some.packed + some.n * some.panel_bytes
-                some.unread[some.n] = NULL
-                if is_packed_by_tile(p, &some.columns[some.n]):
-                    some.unread[some.n] = source + g.kernels.itemsize * (
-                        segment.in_ + g.taps.place[0]
-                    )
-                else:
-                    pack_pixels(p, source, some)
-            segment += some.columns[some.n].n_segments
-            some.n += 1
-            next += n
-        some.next_is_odd = False
-        some.next_end = some.next = find_next(p, block, some.chunk, source, next)
-        if some.next != NULL:
-            some.next_end += some.n * g.kernels.nr * g.kernels.itemsize + 64
+        first = next
+        next = pack_panels(p, block, source, some, first)
         if p.phases != NULL:
             multiply_phases(p, block, some, first)
         else:
             multiply_panels(p, some)
-
-
-cdef inline bint is_packed_by_tile(
-    const Product *p, const cn_panel_t *panel
-) noexcept nogil:
-    """Whether the first tile can pack a panel as it reads it: a run, at one tap."""
-    cdef const Gather *g = &p.pixels
-    return (
-        g.taps.n == 1
-        and p.phases == NULL
-        and p.R >= g.kernels.mr
-        and panel.n_segments == 1
-        and panel.n_pixels == g.kernels.nr
-    )
-
-
-cdef inline Py_ssize_t panel_pixels(
-    const Product *p, const Block *block, Py_ssize_t first
-) noexcept nogil:
-    """How many pixels the panel has that begins at pixel `first` of a block."""
-    cdef Py_ssize_t NR = p.pixels.kernels.nr, n = block.n_cols, panels
-    if not p.unpacked:
-        return min(NR, block.n_rows * n - first)
-    # Panels that are read in place end with a row; all of a row have as many vectors.
-    panels = (n + NR - 1) // NR
-    return min(padded(p.pixels.kernels, (n + panels - 1) // panels), n - first % n)
-
-
-cdef inline void pack_pixels(
-    const Product *p, const char *source, Operands *some
-) noexcept nogil:
-    """Pack the last panel of pixels; with phases, tap by tap."""
-    cdef const Gather *g = &p.pixels
-    cdef const cn_panel_t *panel = &some.columns[some.n]
-    cdef char *packed = some.packed + some.n * some.panel_bytes
-    cdef Py_ssize_t t
-    cdef cn_depth_t depth
-    depth.n_channels, depth.channel_stride = some.chunk.n_channels, g.channel_stride
-    depth.n_taps, depth.tap = some.chunk.n_taps, g.taps.place + some.chunk.t
-    depth.ahead = g.kernels.nr if g.direct else 0
-    if p.phases == NULL:
-        if some.chunk.depth > 0:
-            g.kernels.pack_pixels(packed, source, &depth, panel)
-        return
-    depth.n_taps = 1
-    for t in range(g.taps.n):
-        depth.tap = g.taps.place + t
-        g.kernels.pack_pixels(packed, source, &depth, panel)
-        packed += (
-            depth.n_channels * padded(g.kernels, panel.n_pixels) * g.kernels.itemsize
-        )
-
-
-cdef const char *find_next(
-    const Product *p, const Block *block, Chunk chunk, const char *source,
-    Py_ssize_t pixel,
-) noexcept nogil:
-    """What a task reads when it has used a block's pixels up to `pixel`, or NULL.
-
-    Only images that are read in place, at one tap, are worth to be fetched so early.
-    """
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t place, row
-    if not g.direct or g.taps.n != 1:
-        return NULL
-    if pixel < block.n_rows * block.n_cols:
-        place = block.row_in[pixel // block.n_cols] + pixel % block.n_cols
-    elif chunk.c + chunk.n_channels < g.x.C:
-        place = chunk.n_channels * g.channel_stride + block.row_in[0]
-    else:
-        # Threads take turns: this one's next block comes after theirs.
-        place = block.first_col // g.cols + p.num_threads
-        row = block.first_row + place // g.n_col_blocks * g.rows
-        if row >= g.y.N * g.y.H:
-            return NULL
-        place = place % g.n_col_blocks * g.cols - chunk.c * g.channel_stride
-        place += row // g.y.H * g.x.sn + row % g.y.H * g.step_h * g.x.sh
-    return source + (place + g.taps.place[0]) * g.kernels.itemsize
 
 
 cdef void multiply_panels(const Product *p, Operands *some) noexcept nogil:

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: MIT
+#
+# A block's pixels as panels of columns, packed or read in place.
+
+from convnet._blocks cimport Block, Gather
+from convnet._product cimport Operands, Product
+
+# Panels of pixels in a block; bytes of one, and of all that a thread has packed.
+cdef Py_ssize_t block_panels(const Gather *g) noexcept nogil
+cdef Py_ssize_t pixel_panel_bytes(const Gather *g, Py_ssize_t depth) noexcept nogil
+cdef Py_ssize_t pixels_bytes(const Gather *g) noexcept nogil
+
+# Cut a block's pixels from `first` on into panels, as many as L2 holds beside the rest,
+# so that rows of y are written in long runs, which the hardware sees coming. Pack them;
+# return the first pixel that is left.
+cdef Py_ssize_t pack_panels(
+    const Product *p, const Block *block, const char *source, Operands *some,
+    Py_ssize_t first,
+) noexcept nogil

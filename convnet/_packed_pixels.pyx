@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""A block's pixels as panels: see ``_packed_pixels.pxd``."""
+
+from convnet._blocks cimport (
+    BLOCK_PANELS, KC, MAX_PANELS, Block, Chunk, Gather, cut_panel, padded,
+)
+from convnet._kernels cimport cn_depth_t, cn_panel_t, cn_segment_t
+from convnet._product cimport Operands, Product
+
+# Panels of pixels that are packed together fill so much of L2.
+cdef Py_ssize_t PIXEL_BYTES = 192 * 1024
+
+
+cdef Py_ssize_t pixel_panel_bytes(const Gather *g, Py_ssize_t depth) noexcept nogil:
+    return depth * g.kernels.nr * g.kernels.itemsize
+
+
+cdef Py_ssize_t pixels_bytes(const Gather *g) noexcept nogil:
+    return max(pixel_panel_bytes(g, g.chunk_channels * g.chunk_taps), PIXEL_BYTES)
+
+
+cdef Py_ssize_t block_panels(const Gather *g) noexcept nogil:
+    """Panels of pixels in a block: more where the reduction, and so each, is short."""
+    cdef Py_ssize_t n_bytes = pixel_panel_bytes(g, min(g.x.C * g.taps.n, KC))
+    return min(max(PIXEL_BYTES // max(n_bytes, 1), BLOCK_PANELS), MAX_PANELS)
+
+
+cdef Py_ssize_t pack_panels(
+    const Product *p, const Block *block, const char *source, Operands *some,
+    Py_ssize_t first,
+) noexcept nogil:
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t n_pixels = block.n_rows * block.n_cols, most = MAX_PANELS, n
+    cdef cn_segment_t *segment = block.segment
+    if not p.unpacked:
+        most = min(max(PIXEL_BYTES // max(some.panel_bytes, 1), 1), most)
+    some.n = 0
+    while some.n < most and first < n_pixels:
+        n = panel_pixels(p, block, first)
+        cut_panel(g, block, first, n, segment, &some.columns[some.n])
+        place_panel(p, source, some)
+        segment += some.columns[some.n].n_segments
+        some.n += 1
+        first += n
+    some.next_is_odd = False
+    some.next_end = some.next = find_next(p, block, some.chunk, source, first)
+    if some.next != NULL:
+        some.next_end += some.n * g.kernels.nr * g.kernels.itemsize + 64
+    return first
+
+
+cdef inline void place_panel(
+    const Product *p, const char *source, Operands *some
+) noexcept nogil:
+    """Where tiles find the last panel of pixels: packed, or where they lie."""
+    cdef const Gather *g = &p.pixels
+    cdef const cn_panel_t *panel = &some.columns[some.n]
+    cdef Py_ssize_t itemsize = g.kernels.itemsize
+    some.pixels[some.n] = some.packed + some.n * some.panel_bytes
+    some.unread[some.n] = NULL
+    if some.chunk.depth == 0:
+        return                      # no source: nothing will be read
+    if p.unpacked:
+        some.pixels[some.n] = source + panel.segment.in_ * itemsize
+    elif is_packed_by_tile(p, panel):
+        some.unread[some.n] = source + (panel.segment.in_ + g.taps.place[0]) * itemsize
+    else:
+        pack_pixels(p, source, some)
+
+
+cdef inline bint is_packed_by_tile(
+    const Product *p, const cn_panel_t *panel
+) noexcept nogil:
+    """Whether the first tile can pack a panel as it reads it: a run, at one tap."""
+    cdef const Gather *g = &p.pixels
+    return (
+        g.taps.n == 1
+        and p.phases == NULL
+        and p.R >= g.kernels.mr
+        and panel.n_segments == 1
+        and panel.n_pixels == g.kernels.nr
+    )
+
+
+cdef inline Py_ssize_t panel_pixels(
+    const Product *p, const Block *block, Py_ssize_t first
+) noexcept nogil:
+    """How many pixels the panel has that begins at pixel `first` of a block."""
+    cdef Py_ssize_t NR = p.pixels.kernels.nr, n = block.n_cols, panels
+    if not p.unpacked:
+        return min(NR, block.n_rows * n - first)
+    # Panels that are read in place end with a row; all of a row have as many vectors.
+    panels = (n + NR - 1) // NR
+    return min(padded(p.pixels.kernels, (n + panels - 1) // panels), n - first % n)
+
+
+cdef inline void pack_pixels(
+    const Product *p, const char *source, Operands *some
+) noexcept nogil:
+    """Pack the last panel of pixels; with phases, tap by tap."""
+    cdef const Gather *g = &p.pixels
+    cdef const cn_panel_t *panel = &some.columns[some.n]
+    cdef char *packed = some.packed + some.n * some.panel_bytes
+    cdef Py_ssize_t t
+    cdef cn_depth_t depth
+    depth.n_channels, depth.channel_stride = some.chunk.n_channels, g.channel_stride
+    depth.n_taps, depth.tap = some.chunk.n_taps, g.taps.place + some.chunk.t
+    depth.ahead = g.kernels.nr if g.direct else 0
+    if p.phases == NULL:
+        g.kernels.pack_pixels(packed, source, &depth, panel)
+        return
+    depth.n_taps = 1
+    for t in range(g.taps.n):
+        depth.tap = g.taps.place + t
+        g.kernels.pack_pixels(packed, source, &depth, panel)
+        packed += (
+            depth.n_channels * padded(g.kernels, panel.n_pixels) * g.kernels.itemsize
+        )
+
+
+cdef const char *find_next(
+    const Product *p, const Block *block, Chunk chunk, const char *source,
+    Py_ssize_t pixel,
+) noexcept nogil:
+    """What a task reads when it has used a block's pixels up to `pixel`, or NULL.
+
+    Only images that are read in place, at one tap, are worth to be fetched so early.
+    """
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t place, row
+    if not g.direct or g.taps.n != 1:
+        return NULL
+    if pixel < block.n_rows * block.n_cols:
+        place = block.row_in[pixel // block.n_cols] + pixel % block.n_cols
+    elif chunk.c + chunk.n_channels < g.x.C:
+        place = chunk.n_channels * g.channel_stride + block.row_in[0]
+    else:
+        # Threads take turns: this one's next block comes after theirs.
+        place = block.first_col // g.cols + p.num_threads
+        row = block.first_row + place // g.n_col_blocks * g.rows
+        if row >= g.y.N * g.y.H:
+            return NULL
+        place = place % g.n_col_blocks * g.cols - chunk.c * g.channel_stride
+        place += row // g.y.H * g.x.sn + row % g.y.H * g.step_h * g.x.sh
+    return source + (place + g.taps.place[0]) * g.kernels.itemsize
