@@ -57,25 +57,21 @@ CN_INLINE cn_vec cn_keep(cn_vec v, ptrdiff_t lo, ptrdiff_t hi) {
 #define CN_HI 1, 3
 #define CN_EVEN 0, 2
 #define CN_ODD 1, 3
-#define CN_NEXT 1, 0
 #elif CN_VECTOR_BYTES / CN_T_BYTES == 4
 #define CN_LO 0, 4, 1, 5
 #define CN_HI 2, 6, 3, 7
 #define CN_EVEN 0, 2, 4, 6
 #define CN_ODD 1, 3, 5, 7
-#define CN_NEXT 1, 2, 3, 0
 #elif CN_VECTOR_BYTES / CN_T_BYTES == 8
 #define CN_LO 0, 8, 1, 9, 2, 10, 3, 11
 #define CN_HI 4, 12, 5, 13, 6, 14, 7, 15
 #define CN_EVEN 0, 2, 4, 6, 8, 10, 12, 14
 #define CN_ODD 1, 3, 5, 7, 9, 11, 13, 15
-#define CN_NEXT 1, 2, 3, 4, 5, 6, 7, 0
 #else
 #define CN_LO 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define CN_HI 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define CN_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #define CN_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
-#define CN_NEXT 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0
 #endif
 CN_INLINE cn_vec cn_zip_lo(cn_vec a, cn_vec b) {
     return __builtin_shufflevector(a, b, CN_LO);
@@ -88,11 +84,6 @@ CN_INLINE cn_vec cn_even(cn_vec a, cn_vec b) {
 }
 CN_INLINE cn_vec cn_odd(cn_vec a, cn_vec b) {
     return __builtin_shufflevector(a, b, CN_ODD);
-}
-
-/* Lane l + 1 moves to lane l; lane 0 comes last. */
-CN_INLINE cn_vec cn_next_lane(cn_vec v) {
-    return __builtin_shufflevector(v, v, CN_NEXT);
 }
 
 /* Transpose n_rows vectors in place: element (r, l) of the (n_rows, LANES) matrix moves
