@@ -4,7 +4,7 @@
 The estimates are cycles of one core, from the sizes, the dtype, the instruction set
 and the precision policy alone, never from timing or threads: one shape always takes
 the same way. The constants were fitted to measurements of 50 shapes in four passes on a
-Xeon with AVX-512; on average the chosen algorithm took 0.3 % longer there than the best.
+Xeon with AVX-512; on average the chosen algorithm took 0.3 % longer than the best.
 """
 
 from functools import lru_cache
@@ -177,8 +177,8 @@ def _direct_gradient_cycles(product: Product, taps: int) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
     # Columns are turned, tap by tap, or gathered: those of all taps together.
-    alike, times = (C * taps, 1) if C < lanes else (C, taps)
-    columns = times * -(-alike // lanes) * lanes
+    times = taps if lanes <= C else 1
+    columns = times * -(-C * taps // times // lanes) * lanes
     rows, pixels = -(-R // mr) * mr, N * H * W
     sums = pixels / 2 / lanes / _GRADIENT_RATES[0] + _STORING
     return G * columns * (rows * sums + pixels * _TURNING)
