@@ -40,8 +40,8 @@ _CACHE_BYTES, _WRITE_RATES, _L2_BYTES, _READ_RATE = 12e6, (8.0, 3.3), 1e6, 5.0
 # Gradients of weights: the rates of tiles; cycles to store a sum, to turn a pixel for a
 # column, to pass over a Winograd sum for each block of tiles, and to transform it back;
 # and for a vector of a tile's two transforms.
-_GRADIENT_RATES, _STORING, _TURNING = (0.93, 1.0), 0.42, 0.35
-_BLOCK_SUM, _BACK, _GRADIENT_TRANSFORMS = 0.08, 0.5, {2: 185, 4: 600}
+_GRADIENT_RATES, _STORING, _TURNING = (0.99, 0.94), 0.47, 0.29
+_BLOCK_SUM, _BACK, _GRADIENT_TRANSFORMS = 0.13, 0.45, {2: 110, 4: 400}
 
 
 class Product(NamedTuple):
@@ -176,9 +176,7 @@ def _winograd_cycles(product: Product, m: int, prepared: bool) -> float:
 def _direct_gradient_cycles(product: Product, taps: int) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
-    # Columns are turned, tap by tap, or gathered: those of all taps together.
-    times = taps if lanes <= C else 1
-    columns = times * -(-C * taps // times // lanes) * lanes
+    columns = -(-C * taps // lanes) * lanes
     rows, pixels = -(-R // mr) * mr, N * H * W
     sums = pixels / 2 / lanes / _GRADIENT_RATES[0] + _STORING
     return G * columns * (rows * sums + pixels * _TURNING)

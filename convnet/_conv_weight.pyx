@@ -37,8 +37,9 @@ cnp.import_array()
 cdef Py_ssize_t TASK_BYTES = 640 * 1024
 # Channels of a turned slab: three panels of columns.
 cdef Py_ssize_t TURNED_CHANNELS = 144
-# Pixels from which a slab is turned though sums of several taps must be turned back.
-cdef Py_ssize_t TURNED_PIXELS = 2000
+# Cycles to gather a pixel for a column, and to turn a sum back, beside what both ways of
+# getting columns take.
+cdef double GATHERING = 0.4, TURNING_BACK = 1.6
 
 
 cdef struct WeightGradient:
@@ -145,9 +146,17 @@ cdef int run_weight_gradient(
 
 
 cdef bint is_better_turned(const WeightGradient *p) noexcept nogil:
-    """Turning back the sums of many taps takes as long as gathering some pixels."""
-    cdef Py_ssize_t n_pixels = p.grad_y.N * p.grad_y.H * p.grad_y.W
-    return p.C >= p.pixels.kernels.lanes and (p.T == 1 or n_pixels >= TURNED_PIXELS)
+    """Whether turning a slab is cheaper than gathering columns of all taps.
+
+    The sums of several taps must be turned back, and each tap's channels fill vectors
+    of their own: both cost more, the more rows there are.
+    """
+    cdef Py_ssize_t lanes = p.pixels.kernels.lanes
+    cdef double empty = padded(p.pixels.kernels, p.C) - p.C
+    cdef double n_pixels = <double> p.grad_y.N * p.grad_y.H * p.grad_y.W
+    if p.C < lanes or p.T == 1:
+        return p.C >= lanes
+    return p.R * (empty / (2 * lanes * p.C) + TURNING_BACK / n_pixels) < GATHERING
 
 
 cdef bint reads_in_place(const WeightGradient *p) noexcept nogil:
