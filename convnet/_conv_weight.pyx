@@ -37,8 +37,8 @@ cnp.import_array()
 cdef Py_ssize_t TASK_BYTES = 640 * 1024
 # Channels of a turned slab: three panels of columns.
 cdef Py_ssize_t TURNED_CHANNELS = 144
-# Cycles to gather a pixel for a column, and to turn a sum back, beside what both ways of
-# getting columns take.
+# Cycles to gather a pixel for a column, and to turn a sum back, beside what is done in
+# either case.
 cdef double GATHERING = 0.4, TURNING_BACK = 1.6
 
 
