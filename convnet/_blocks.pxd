@@ -67,6 +67,11 @@ cdef enum:
 cdef inline Py_ssize_t padded(const cn_kernels_t *kernels, Py_ssize_t n) noexcept nogil:
     return (n + kernels.lanes - 1) // kernels.lanes * kernels.lanes
 
+# Elements from plane to plane of so many: whole lines, and no multiple of a page, for
+# planes must not share cache sets.
+cdef inline Py_ssize_t odd_lines(Py_ssize_t n) noexcept nogil:
+    return ((n + 15) // 16 | 1) * 16
+
 # Fewer tasks of a weight gradient than this, and its pixels are split into parts.
 cdef enum:
     ENOUGH_TASKS = 8

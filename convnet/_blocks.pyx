@@ -43,10 +43,7 @@ cdef void lay_out_slab(Gather *g) noexcept nogil:
     g.too_large = <double> g.max_slab_rows * g.row_pitch > 2.0 ** 40
     if g.too_large:
         g.max_slab_rows = g.row_pitch = 1
-    # Whole lines, and no multiple of a page: planes must not share cache sets.
-    g.channel_stride = (g.max_slab_rows * g.row_pitch + 15) // 16 * 16
-    if g.channel_stride // 16 % 2 == 0:
-        g.channel_stride += 16
+    g.channel_stride = odd_lines(g.max_slab_rows * g.row_pitch)
     if g.direct:
         g.channel_stride = g.x.sc
     choose_chunks(g)

@@ -9,14 +9,17 @@ used up, or is read for many filters at once.
 
 from convnet._blocks cimport padded
 from convnet._kernels cimport (
-    CN_NO_ROW, Packing, cn_panel_t, cn_segment_t, cn_strip_t, cn_tile_t, cn_tiles_t,
-    find_packing, give_back, keep_packing, plain_tile, run_tasks, take_scratch,
+    Packing, cn_panel_t, cn_segment_t, cn_strip_t, cn_tile_t, cn_tiles_t, find_packing,
+    give_back, keep_packing, plain_tile, run_tasks, take_scratch,
 )
 from convnet._winograd_filters cimport (
     Filters, filter_bytes, find_filters, packed_bytes, packed_filters,
     transform_fold, transform_weights,
 )
 from convnet._winograd_plan cimport RUN_PANELS, SUM_LENGTH, plan_runs
+from convnet._winograd_tiles cimport (
+    input_bytes, input_stride, planes_bytes, strips_bytes, transform_input,
+)
 
 cdef enum:
     FEW_TILES = 4                   # whose products are not worth a vector
@@ -69,27 +72,13 @@ cdef int run_winograd(
     return 0
 
 
-cdef inline Py_ssize_t strips_bytes(const Winograd *p) noexcept nogil:
-    """Of one panel, which may begin and end inside a row of tiles."""
-    cdef Py_ssize_t n = min(p.width, (p.width + p.TW - 2) // p.TW + 1)
-    return (n * sizeof(cn_strip_t) + 63) // 64 * 64
-
-
 cdef Py_ssize_t workspace_bytes(const Winograd *p) noexcept nogil:
-    """Bytes of one thread: transformed input, sums and strips, in whole pages."""
+    """Bytes of one thread: strips, transformed input, sums, planes; in whole pages."""
     cdef Py_ssize_t n = strips_bytes(p) + input_bytes(p) + sums_bytes(p)
-    n *= p.run_panels
+    n = p.run_panels * n + planes_bytes(p)
     if p.slice_channels > 0:
         n += filter_bytes(p, p.folds_at_once, p.slice_channels)
     return (n + 4095) // 4096 * 4096
-
-
-cdef inline Py_ssize_t input_stride(const Winograd *p, Py_ssize_t width) noexcept nogil:
-    return p.x.C * width + p.kernels.lanes
-
-
-cdef inline Py_ssize_t input_bytes(const Winograd *p) noexcept nogil:
-    return p.n_points * input_stride(p, p.width) * p.kernels.itemsize
 
 
 cdef inline Py_ssize_t sums_stride(const Winograd *p) noexcept nogil:
@@ -107,61 +96,30 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef Py_ssize_t first = run * p.n_tile_panels // p.n_runs, panel
     cdef Py_ssize_t fold = part * p.n_folds // p.n_parts
     cdef Py_ssize_t end = (part + 1) * p.n_folds // p.n_parts
+    cdef char *planes
     cdef Run r
     r.group = i // p.n_parts // p.n_runs
     r.n_panels = (run + 1) * p.n_tile_panels // p.n_runs - first
     r.strips = p.workspaces + worker * p.workspace_bytes
     r.input = r.strips + p.run_panels * strips_bytes(p)
     r.sums = r.input + p.run_panels * input_bytes(p)
+    planes = r.sums + p.run_panels * sums_bytes(p)
     r.filters = packed_filters(p, r.group)
     if p.slice_channels > 0:
-        r.filters.data = r.sums + p.run_panels * sums_bytes(p)
+        r.filters.data = planes + planes_bytes(p)
     for panel in range(r.n_panels):
-        transform_input(p, &r, panel, (first + panel) * p.width)
+        r.tiles[panel].strip = <cn_strip_t *> (r.strips + panel * strips_bytes(p))
+        transform_input(
+            p,
+            r.input + panel * input_bytes(p),
+            planes,
+            r.group,
+            (first + panel) * p.width,
+            &r.tiles[panel],
+        )
     while fold < end:
         multiply_folds(p, &r, fold, min(fold + p.folds_at_once, end))
         fold += p.folds_at_once
-
-
-cdef void transform_input(
-    const Winograd *p, Run *run, Py_ssize_t panel, Py_ssize_t first
-) noexcept nogil:
-    """Transform all channels of a run's panel, whose first tile is number `first`."""
-    cdef Py_ssize_t end = min(first + p.width, p.y.N * p.TH * p.TW)
-    cdef cn_tiles_t *tiles = &run.tiles[panel]
-    cut_strips(
-        p, first, end, <cn_strip_t *> (run.strips + panel * strips_bytes(p)), tiles
-    )
-    p.kernels.winograd_input(
-        run.input + panel * input_bytes(p),
-        p.x.data + run.group * p.x.C * p.x.sc * p.kernels.itemsize,
-        tiles,
-        input_stride(p, padded(p.kernels, end - first)),
-    )
-
-
-cdef void cut_strips(
-    const Winograd *p, Py_ssize_t first, Py_ssize_t end, cn_strip_t *strip,
-    cn_tiles_t *tiles,
-) noexcept nogil:
-    """Cut tiles [first, end) into strips of neighbours in one row of tiles."""
-    cdef Py_ssize_t n, i, j, h, ih
-    tiles.strip, tiles.n_strips, tiles.n_tiles, tiles.m = strip, 0, end - first, p.m
-    tiles.n_channels, tiles.channel_stride = p.x.C, p.x.sc
-    tiles.row = p.x_row
-    while first < end:
-        n, i, j = first // (p.TH * p.TW), first // p.TW % p.TH, first % p.TW
-        strip.n_tiles = min(p.TW - j, end - first)
-        strip.first_col = j * p.m + p.dw
-        for h in range(p.m + 2):
-            ih = i * p.m + p.dh + h
-            strip.row[h] = n * p.x.sn + ih * p.x.sh if 0 <= ih < p.x.H else CN_NO_ROW
-        strip.out = n * p.y.sn + i * p.m * p.y.sh + j * p.m * p.y.sw
-        strip.n_lines = min(p.m, p.y.H - i * p.m)
-        strip.n_cols = min(strip.n_tiles * p.m, p.y.W - j * p.m)
-        first += strip.n_tiles
-        tiles.n_strips += 1
-        strip += 1
 
 
 cdef void multiply_folds(

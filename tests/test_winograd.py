@@ -92,6 +92,26 @@ def test_any_size_agrees_with_the_reference(
 
 
 @pytest.mark.parametrize("algorithm", WINOGRAD)
+@pytest.mark.parametrize("size", [(7, 7), (8, 8), (13, 14), (17, 30), (5, 71)])
+def test_views_and_layouts_give_the_same_bits(algorithm, size, isa, rng):
+    # Rows of pixels that are no neighbours in memory are copied; tiles see the same.
+    x, w = operands(rng, 3, 19, 21, *size)
+    y = convnet.conv2d(x, w, padding=1, algorithm=algorithm)
+    channels_last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+    turned = convnet.conv2d(
+        channels_last, w, padding=1, algorithm=algorithm, layout="NHWC"
+    )
+    assert (turned.transpose(0, 3, 1, 2) == y).all()
+    spaced = np.full((*x.shape[:3], 2 * x.shape[3]), np.nan, np.float32)
+    spaced[..., ::-2] = x
+    for view in (spaced[..., ::-2], channels_last.transpose(0, 3, 1, 2)):
+        assert (convnet.conv2d(view, w, padding=1, algorithm=algorithm) == y).all()
+    row = np.broadcast_to(x[:1, :, :1], x.shape)
+    exact = convnet.conv2d(row.copy(), w, padding=1, algorithm=algorithm)
+    assert (convnet.conv2d(row, w, padding=1, algorithm=algorithm) == exact).all()
+
+
+@pytest.mark.parametrize("algorithm", WINOGRAD)
 def test_a_narrow_last_strip_of_a_wide_image(algorithm, isa, rng):
     # Wide images are cut into strips, here of all widths that the last one may have.
     x, w = operands(rng, 1, 3, 2, 9, 1210)

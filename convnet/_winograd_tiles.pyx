@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""Tiles of Winograd's algorithm, and their inputs: see ``_winograd_tiles.pxd``.
+
+The transform reads rows of neighbouring pixels. Images that have none (channels last,
+or a view with steps) are copied to planes first, those rows that a panel needs.
+"""
+
+from convnet._blocks cimport odd_lines, padded
+from convnet._kernels cimport CN_NO_ROW, cn_slab_t, cn_strip_t, cn_tiles_t
+from convnet._winograd_product cimport Winograd
+
+
+cdef inline Py_ssize_t max_strips(const Winograd *p) noexcept nogil:
+    """Of one panel, which may begin and end inside a row of tiles."""
+    return min(p.width, (p.width + p.TW - 2) // p.TW + 1)
+
+
+cdef Py_ssize_t strips_bytes(const Winograd *p) noexcept nogil:
+    return (max_strips(p) * sizeof(cn_strip_t) + 63) // 64 * 64
+
+
+cdef Py_ssize_t input_stride(const Winograd *p, Py_ssize_t width) noexcept nogil:
+    return p.x.C * width + p.kernels.lanes
+
+
+cdef Py_ssize_t input_bytes(const Winograd *p) noexcept nogil:
+    return p.n_points * input_stride(p, p.width) * p.kernels.itemsize
+
+
+cdef inline Py_ssize_t max_rows(const Winograd *p) noexcept nogil:
+    return max_strips(p) * (p.m + 2)
+
+
+cdef inline Py_ssize_t rows_bytes(const Winograd *p) noexcept nogil:
+    return (max_rows(p) * sizeof(Py_ssize_t) + 63) // 64 * 64
+
+
+cdef inline Py_ssize_t plane_stride(const Winograd *p) noexcept nogil:
+    return odd_lines(max_rows(p) * p.x.W)
+
+
+cdef Py_ssize_t planes_bytes(const Winograd *p) noexcept nogil:
+    cdef Py_ssize_t n = (p.x.C * plane_stride(p) + p.kernels.lanes) * p.kernels.itemsize
+    return 0 if p.x.sw == 1 else rows_bytes(p) + (n + 63) // 64 * 64
+
+
+cdef void transform_input(
+    const Winograd *p, char *input, char *planes, Py_ssize_t group, Py_ssize_t first,
+    cn_tiles_t *tiles,
+) noexcept nogil:
+    cdef Py_ssize_t end = min(first + p.width, p.y.N * p.TH * p.TW)
+    cdef const char *x = p.x.data + group * p.x.C * p.x.sc * p.kernels.itemsize
+    cut_strips(p, first, end, tiles)
+    if p.x.sw != 1:
+        x = copy_rows(p, x, planes, tiles)
+    p.kernels.winograd_input(
+        input, x, tiles, input_stride(p, padded(p.kernels, end - first))
+    )
+
+
+cdef void cut_strips(
+    const Winograd *p, Py_ssize_t first, Py_ssize_t end, cn_tiles_t *tiles
+) noexcept nogil:
+    """Cut tiles [first, end) into strips of neighbours in one row of tiles."""
+    cdef Py_ssize_t n, i, j, h, ih
+    cdef cn_strip_t *strip = <cn_strip_t *> tiles.strip
+    tiles.n_strips, tiles.n_tiles, tiles.m = 0, end - first, p.m
+    tiles.n_channels, tiles.channel_stride = p.x.C, p.x.sc
+    tiles.row = p.x_row
+    while first < end:
+        n, i, j = first // (p.TH * p.TW), first // p.TW % p.TH, first % p.TW
+        strip.n_tiles = min(p.TW - j, end - first)
+        strip.first_col = j * p.m + p.dw
+        for h in range(p.m + 2):
+            ih = i * p.m + p.dh + h
+            strip.row[h] = n * p.x.sn + ih * p.x.sh if 0 <= ih < p.x.H else CN_NO_ROW
+        strip.out = n * p.y.sn + i * p.m * p.y.sh + j * p.m * p.y.sw
+        strip.n_lines = min(p.m, p.y.H - i * p.m)
+        strip.n_cols = min(strip.n_tiles * p.m, p.y.W - j * p.m)
+        first += strip.n_tiles
+        tiles.n_strips += 1
+        strip += 1
+
+
+cdef const char *copy_rows(
+    const Winograd *p, const char *x, char *memory, cn_tiles_t *tiles
+) noexcept nogil:
+    """Copy the rows that strips read to planes, and let the strips read those."""
+    cdef Py_ssize_t *row = <Py_ssize_t *> memory
+    cdef char *planes = memory + rows_bytes(p)
+    cdef Py_ssize_t s, h, k, n = 0, no_phase = 0
+    cdef cn_strip_t *strip = <cn_strip_t *> tiles.strip
+    cdef cn_slab_t slab
+    for s in range(tiles.n_strips):
+        for h in range(p.m + 2):
+            if strip[s].row[h] == CN_NO_ROW:
+                continue
+            # A strip begins with the two rows that the one before ends with.
+            k = n
+            if n > 1 and row[n - 2] == strip[s].row[h]:
+                k = n - 2
+            elif n > 0 and row[n - 1] == strip[s].row[h]:
+                k = n - 1
+            row[k] = strip[s].row[h]
+            n = max(n, k + 1)
+            strip[s].row[h] = k * p.x.W
+    slab.n_channels, slab.x_channel_stride = p.x.C, p.x.sc
+    slab.channel_stride = tiles.channel_stride = plane_stride(p)
+    slab.n_rows, slab.row, slab.x = n, row, p.x_row
+    slab.first_col, slab.step, slab.n_cols = 0, 1, p.x.W
+    slab.n_phases, slab.phase, slab.pixel_stride = 1, &no_phase, 0
+    p.kernels.fill_slab(planes, x, &slab)
+    tiles.row.col_stride, tiles.row.begin = 1, planes
+    tiles.row.end = memory + planes_bytes(p)
+    return planes
