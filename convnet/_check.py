@@ -174,9 +174,9 @@ def weight_fits(shape: Shape, IC: int, groups: int) -> int:
 
 
 def as_bias(bias: Array, OC: int, output: Pair, channels_last: bool) -> Array:
-    """Return a bias as (OC,), or as (OC, OH, OW) if it has one value per position."""
+    """Return a bias as (OC,), contiguous, or (OC, OH, OW): one value per position."""
     if bias.shape == (OC,):
-        return bias
+        return np.ascontiguousarray(bias)
     untied = (*output, OC) if channels_last else (OC, *output)
     if bias.shape != untied:
         raise ValueError(

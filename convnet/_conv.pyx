@@ -13,8 +13,8 @@ import numpy as np
 from convnet._blocks cimport Gather
 from convnet._kernels cimport active_kernels, give_back
 from convnet._operands cimport (
-    TAP_ARRAYS, Image, add_tap, describe_array, describe_rows, find_addend,
-    place_tap_arrays, take_tap_memory,
+    TAP_ARRAYS, Image, add_tap, describe_array, describe_finish, describe_rows,
+    no_finish, place_tap_arrays, take_tap_memory,
 )
 from convnet._product cimport Phases, Product, run_product
 
@@ -47,7 +47,6 @@ def forward(
     bias; then it is kept between the two numbers of `clip`.
     """
     cdef Product p
-    cdef cnp.ndarray bias_array
     cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3]
     cdef Py_ssize_t DH = dilation[0], DW = dilation[1]
     cdef Py_ssize_t PT = padding[0], PL = padding[1], t
@@ -55,18 +54,7 @@ def forward(
     p.R, p.pixels.x.C = weight.shape[0] // groups, weight.shape[1]
     p.row_stride, p.channel_stride = weight.shape[1] * KH * KW, KH * KW
     p.pixels.step_h, p.pixels.step_w = stride[0], stride[1]
-    if bias is not None:
-        bias_array = np.ascontiguousarray(bias)
-        if bias_array.ndim == 1:
-            p.bias = <const char *> cnp.PyArray_DATA(bias_array)
-        else:
-            y[...] = bias_array
-            p.accumulate = True
-    if residual is not None:
-        p.addend = find_addend(y, residual)
-        p.accumulate = True
-    if clip is not None:
-        p.clip, p.low, p.high = True, clip[0], clip[1]
+    p.finish = describe_finish(y, bias, residual, clip)
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:
         place_tap_arrays(&p.pixels.taps, memory, KH * KW)
@@ -232,4 +220,4 @@ cdef void describe(
     p.group_stride = (
         weight.shape[0] // groups * weight.shape[1] * weight.shape[2] * weight.shape[3]
     )
-    p.bias, p.accumulate, p.addend, p.clip, p.phases = NULL, False, 0, False, NULL
+    p.finish, p.phases = no_finish(), NULL

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 #
-# What drivers take arrays and kernels to be: images of any strides, and taps.
+# What drivers take arrays and kernels to be: images of any strides, taps, and what is
+# done to sums at the end.
 
 cimport numpy as cnp
 
@@ -32,9 +33,21 @@ cdef Image describe_array(cnp.ndarray array) noexcept
 # The rows of such an array, which must not be empty, and the memory that it lies in.
 cdef cn_row_t describe_rows(cnp.ndarray array) noexcept
 
-# How many elements `residual` lies from y, for tiles to add; one with other strides is
-# copied to y first, and lies there.
-cdef Py_ssize_t find_addend(cnp.ndarray y, cnp.ndarray residual) except? -1
+# What becomes of sums before they are stored in y: bias[r] is added to those of row r,
+# and, when accumulating, what lies `addend` elements from them; then they are kept
+# between low and high.
+cdef struct Finish:
+    const char *bias                # of all groups' rows, or NULL
+    bint accumulate, clip
+    Py_ssize_t addend
+    double low, high
+
+cdef Finish no_finish() noexcept
+
+# From a bias, contiguous and one for each row, or of y's shape without images; a
+# residual of y's shape; a pair (low, high). None is nothing. What tiles cannot add from
+# where it lies is copied to y.
+cdef Finish describe_finish(cnp.ndarray y, bias, residual, clip) except *
 
 # Make room for n taps in n * TAP_ARRAYS numbers that the caller owns; then add them.
 cdef Py_ssize_t *take_tap_memory(Py_ssize_t n) except NULL

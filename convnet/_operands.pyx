@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Images and taps as drivers see them: see ``_operands.pxd``."""
+"""Images, taps and finishes as drivers see them: see ``_operands.pxd``."""
 
 cimport numpy as cnp
 
@@ -36,7 +36,30 @@ cdef cn_row_t describe_rows(cnp.ndarray array) noexcept:
     return row
 
 
+cdef Finish no_finish() noexcept:
+    cdef Finish finish
+    finish.bias, finish.accumulate, finish.addend = NULL, False, 0
+    finish.clip, finish.low, finish.high = False, 0, 0
+    return finish
+
+
+cdef Finish describe_finish(cnp.ndarray y, bias, residual, clip) except *:
+    cdef Finish finish = no_finish()
+    if bias is not None and bias.ndim == 1:
+        finish.bias = <const char *> cnp.PyArray_DATA(<cnp.ndarray> bias)
+    elif bias is not None:
+        y[...] = bias
+        finish.accumulate = True
+    if residual is not None:
+        finish.addend = find_addend(y, residual)
+        finish.accumulate = True
+    if clip is not None:
+        finish.clip, finish.low, finish.high = True, clip[0], clip[1]
+    return finish
+
+
 cdef Py_ssize_t find_addend(cnp.ndarray y, cnp.ndarray residual) except? -1:
+    """How many elements from y a residual lies; one with other strides goes to y."""
     if (<object> y).strides != (<object> residual).strides:
         y[...] = residual
         return 0

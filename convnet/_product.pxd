@@ -4,6 +4,7 @@
 
 from convnet._blocks cimport MAX_PANELS, Chunk, Gather
 from convnet._kernels cimport cn_panel_t, cn_segment_t
+from convnet._operands cimport Finish
 
 # The phases of a strided input gradient, pairs of one along the rows of pixels and one
 # along the columns. The gather has the taps of all of them, which are a grid; `tap` and
@@ -17,7 +18,7 @@ cdef struct Phases:
     const Py_ssize_t *first_tap     # (phases + 1,)
     const Py_ssize_t *tap           # (taps,): which of the gather's
 
-# y[n, r, i, j] (+)= bias[r] + the gather-product, for every group.
+# y[n, r, i, j] = the gather-product, finished, for every group.
 cdef struct Product:
     Gather pixels
     const Phases *phases            # what y's pixels are; NULL: one pixel each
@@ -27,11 +28,7 @@ cdef struct Product:
     bint unpacked                   # few rows: pixels are not packed, but read in place
     Py_ssize_t n_taps               # of the weights
     const Py_ssize_t *tap
-    const char *bias                # (G * R,) or NULL
-    bint accumulate                 # values are added that lie `addend` from y
-    Py_ssize_t addend
-    bint clip                       # results are kept between low and high
-    double low, high
+    Finish finish
     # Rows are packed in panels of MR. A task is a block with all of them, or for blocks
     # from `n_whole` on one of `n_parts` parts of them.
     # Weights that are not kept are packed and used slice by slice: n_panels from

@@ -193,10 +193,10 @@ cdef void multiply_panels(const Product *p, Operands *some) noexcept nogil:
     tile.next_stride, tile.a_stride = 2 * g.channel_stride, g.kernels.mr
     tile.a_panel_stride = panel_bytes(p) // g.kernels.itemsize
     tile.far = some.chunk.k == 0
-    tile.accumulate = p.accumulate or some.chunk.k > 0
-    tile.addend = p.addend if some.chunk.k == 0 else 0
-    tile.clip = p.clip and some.chunk.k + some.chunk.depth == g.x.C * g.taps.n
-    tile.low, tile.high = p.low, p.high
+    tile.accumulate = p.finish.accumulate or some.chunk.k > 0
+    tile.addend = p.finish.addend if some.chunk.k == 0 else 0
+    tile.clip = p.finish.clip and some.chunk.k + some.chunk.depth == g.x.C * g.taps.n
+    tile.low, tile.high = p.finish.low, p.finish.high
     # One vector of pixels is for three panels of rows at a time.
     if some.columns[some.n - 1].n_pixels <= g.kernels.lanes:
         n_wide -= 1
@@ -244,6 +244,6 @@ cdef inline void multiply_tile(
     tile.a = packed_rows(p, some.group, panel, some.chunk.k)
     tile.y = p.pixels.y.data + place * p.pixels.y.sc * kernels.itemsize
     tile.bias = NULL
-    if p.bias != NULL and some.chunk.k == 0:
-        tile.bias = p.bias + place * kernels.itemsize
+    if p.finish.bias != NULL and some.chunk.k == 0:
+        tile.bias = p.finish.bias + place * kernels.itemsize
     kernels.gemm_tile(tile)

@@ -3,10 +3,10 @@
 
 cimport numpy as cnp
 
-import numpy as np
-
 from convnet._kernels cimport active_kernels
-from convnet._operands cimport describe_array, describe_rows, find_addend
+from convnet._operands cimport (
+    describe_array, describe_finish, describe_rows, no_finish,
+)
 from convnet._winograd_product cimport Winograd, run_winograd
 
 cnp.import_array()
@@ -22,23 +22,11 @@ def forward(
     The last four arguments are as for the direct convolution.
     """
     cdef Winograd p
-    cdef cnp.ndarray bias_array
     describe(&p, x, weight, y, groups, m)
     p.R, p.x.C = weight.shape[0] // groups, weight.shape[1]
     p.row_stride, p.channel_stride = weight.shape[1] * 9, 9
     p.flip = False
-    if bias is not None:
-        bias_array = np.ascontiguousarray(bias)
-        if bias_array.ndim == 1:
-            p.bias = <const char *> cnp.PyArray_DATA(bias_array)
-        else:
-            y[...] = bias_array
-            p.accumulate = True
-    if residual is not None:
-        p.addend = find_addend(y, residual)
-        p.accumulate = True
-    if clip is not None:
-        p.clip, p.low, p.high = True, clip[0], clip[1]
+    p.finish = describe_finish(y, bias, residual, clip)
     p.dh, p.dw = -padding[0], -padding[1]
     run_winograd(&p, num_threads, plans, packings)
 
@@ -68,4 +56,4 @@ cdef void describe(
     p.TH, p.TW = (p.y.H + m - 1) // m, (p.y.W + m - 1) // m
     p.weight = <const char *> cnp.PyArray_DATA(weight)
     p.G, p.group_stride = groups, weight.shape[0] // groups * weight.shape[1] * 9
-    p.bias, p.accumulate, p.addend, p.clip = NULL, False, 0, False
+    p.finish = no_finish()

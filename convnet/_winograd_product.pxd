@@ -3,7 +3,7 @@
 # The products behind Winograd's algorithm, forward and input gradient.
 
 from convnet._kernels cimport cn_kernels_t, cn_row_t
-from convnet._operands cimport Image
+from convnet._operands cimport Finish, Image
 
 cdef struct Winograd:
     const cn_kernels_t *kernels
@@ -15,10 +15,7 @@ cdef struct Winograd:
     const char *weight              # group 0, row 0, channel 0
     bint flip                       # filters turned by 180 degrees
     Py_ssize_t G, R, row_stride, channel_stride, group_stride
-    const char *bias
-    bint accumulate, clip
-    Py_ssize_t addend
-    double low, high
+    Finish finish
     # Panels of MR rows; folds of so many panels, which lie side by side in U.
     Py_ssize_t n_panels, n_folds, fold
     # Tiles of a panel; panels of one group and of its longest run; runs of one group;

@@ -134,12 +134,13 @@ cdef void multiply_folds(
     else:
         multiply_slices(p, run, first, end)
     result.row_stride, result.col_stride = p.y.sc, p.y.sw
-    result.accumulate, result.addend, result.bias = p.accumulate, p.addend, NULL
-    result.clip, result.low, result.high = p.clip, p.low, p.high
+    result.accumulate, result.addend = p.finish.accumulate, p.finish.addend
+    result.clip, result.low, result.high = p.finish.clip, p.finish.low, p.finish.high
     result.n_rows = min(end * p.fold * p.kernels.mr, p.R) - row
     result.y = p.y.data + (run.group * p.R + row) * p.y.sc * itemsize
-    if p.bias != NULL:
-        result.bias = p.bias + (run.group * p.R + row) * itemsize
+    result.bias = NULL
+    if p.finish.bias != NULL:
+        result.bias = p.finish.bias + (run.group * p.R + row) * itemsize
     for panel in range(run.n_panels):
         if is_turned(p, run.tiles[panel].n_tiles):
             turn_sums(p, run, panel, end - first)
