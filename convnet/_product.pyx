@@ -191,6 +191,7 @@ cdef void multiply_panels(const Product *p, Operands *some) noexcept nogil:
     tile.steps, tile.n_steps = some.steps, some.n_steps
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
     tile.next_stride, tile.a_stride = 2 * g.channel_stride, g.kernels.mr
+    some.rows = packed_rows(p, some.group, 0, some.chunk.k)
     tile.a_panel_stride = panel_bytes(p) // g.kernels.itemsize
     tile.far = some.chunk.k == 0
     tile.accumulate = p.finish.accumulate or some.chunk.k > 0
@@ -241,7 +242,7 @@ cdef inline void multiply_tile(
     elif n_panels == 1:
         tile.next = take_line(p, some)
     tile.n_rows = min(n_panels * kernels.mr, p.R - row)
-    tile.a = packed_rows(p, some.group, panel, some.chunk.k)
+    tile.a = some.rows + panel * tile.a_panel_stride * kernels.itemsize
     tile.y = p.pixels.y.data + place * p.pixels.y.sc * kernels.itemsize
     tile.bias = NULL
     if p.finish.bias != NULL and some.chunk.k == 0:

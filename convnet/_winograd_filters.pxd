@@ -25,7 +25,8 @@ cdef Filters packed_filters(const Winograd *p, Py_ssize_t group) noexcept nogil
 cdef void transform_fold(
     const Winograd *p, const Filters *filters, Py_ssize_t group, Py_ssize_t fold
 ) noexcept nogil
+
+# A fold's rows at one point, from the first channel on.
 cdef char *find_filters(
-    const Winograd *p, const Filters *filters, Py_ssize_t panel, Py_ssize_t point,
-    Py_ssize_t c,
+    const Winograd *p, const Filters *filters, Py_ssize_t fold, Py_ssize_t point
 ) noexcept nogil

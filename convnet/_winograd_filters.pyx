@@ -48,13 +48,10 @@ cdef void fold_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
 
 
 cdef char *find_filters(
-    const Winograd *p, const Filters *filters, Py_ssize_t panel, Py_ssize_t point,
-    Py_ssize_t c,
+    const Winograd *p, const Filters *filters, Py_ssize_t fold, Py_ssize_t point
 ) noexcept nogil:
-    """The rows of a panel from channel c on, at one point."""
-    cdef Py_ssize_t at = (panel // p.fold - filters.first_fold) * p.n_points + point
+    cdef Py_ssize_t at = (fold - filters.first_fold) * p.n_points + point
     at *= point_stride(p, filters.n_channels)
-    at += ((c - filters.first_channel) * p.fold + panel % p.fold) * p.kernels.mr
     return filters.data + at * p.kernels.itemsize
 
 
@@ -68,7 +65,7 @@ cdef void transform_fold(
         + filters.first_channel * p.channel_stride
     )
     p.kernels.winograd_weight(
-        find_filters(p, filters, fold * p.fold, 0, filters.first_channel),
+        find_filters(p, filters, fold, 0),
         p.weight + at * itemsize,
         p.weight + p.G * p.group_stride * itemsize,
         min(p.fold * p.kernels.mr, p.R - row),

@@ -197,7 +197,7 @@ cdef inline const char *next_filters(
         fold, point = first, point + 1
     if point == p.n_points:
         fold, point = min(end, p.n_folds - 1), 0
-    return find_filters(p, &run.filters, fold * p.fold, point, 0)
+    return find_filters(p, &run.filters, fold, point)
 
 
 cdef const char *multiply_point(
@@ -219,9 +219,7 @@ cdef const char *multiply_point(
     cdef const char *input = run.input + tile_panel * input_bytes(p) + itemsize * (
         point * input_stride(p, width) + run.filters.first_channel * width
     )
-    cdef const char *filters = find_filters(
-        p, &run.filters, fold * p.fold, point, run.filters.first_channel
-    )
+    cdef const char *filters = find_filters(p, &run.filters, fold, point)
     cdef cn_tile_t product = plain_tile()
     cdef cn_segment_t columns
     cdef cn_panel_t panel
