@@ -63,8 +63,8 @@ cdef enum:
     # with AVX-512: they come from L2 at a rate that the multiply-adds hide.
     KC = 576
 
-# Elements that so many pixels take in a panel: whole vectors. (Lanes are a power of two;
-# tiles ask for this, and a division takes as long as a step of theirs.)
+# Elements that so many pixels take in a panel: whole vectors. (Lanes are a power of
+# two; tiles ask for this, and a division takes as long as a step of theirs.)
 cdef inline Py_ssize_t padded(const cn_kernels_t *kernels, Py_ssize_t n) noexcept nogil:
     return (n + kernels.lanes - 1) & -(<Py_ssize_t> kernels.lanes)
 

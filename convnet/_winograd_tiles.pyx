@@ -31,12 +31,20 @@ cdef inline Py_ssize_t max_rows(const Winograd *p) noexcept nogil:
     return max_strips(p) * (p.m + 2)
 
 
+cdef inline bint is_wide(const Winograd *p) noexcept nogil:
+    """Whether a panel is less than a row of tiles: then whole rows are not copied."""
+    return max_strips(p) <= 2
+
+
 cdef inline Py_ssize_t rows_bytes(const Winograd *p) noexcept nogil:
     return (max_rows(p) * sizeof(Py_ssize_t) + 63) // 64 * 64
 
 
 cdef inline Py_ssize_t plane_stride(const Winograd *p) noexcept nogil:
-    return odd_lines(max_rows(p) * p.x.W)
+    cdef Py_ssize_t n_cols = p.x.W
+    if is_wide(p):
+        n_cols = min(n_cols, p.width * p.m + 2)
+    return odd_lines(max_rows(p) * n_cols)
 
 
 cdef Py_ssize_t planes_bytes(const Winograd *p) noexcept nogil:
@@ -86,13 +94,37 @@ cdef const char *copy_rows(
     const Winograd *p, const char *x, char *memory, cn_tiles_t *tiles
 ) noexcept nogil:
     """Copy the rows that strips read to planes, and let the strips read those."""
-    cdef Py_ssize_t *row = <Py_ssize_t *> memory
     cdef char *planes = memory + rows_bytes(p)
-    cdef Py_ssize_t s, h, k, n = 0, no_phase = 0
-    cdef cn_strip_t *strip = <cn_strip_t *> tiles.strip
+    cdef Py_ssize_t s = 0, at_once = 1 if is_wide(p) else tiles.n_strips, used = 0
+    while s < tiles.n_strips:
+        used += copy_strips(
+            p, x, <Py_ssize_t *> memory, planes, <cn_strip_t *> tiles.strip + s,
+            at_once, used,
+        )
+        s += at_once
+    tiles.channel_stride = plane_stride(p)
+    tiles.row.col_stride, tiles.row.begin = 1, planes
+    tiles.row.end = memory + planes_bytes(p)
+    return planes
+
+
+cdef Py_ssize_t copy_strips(
+    const Winograd *p, const char *x, Py_ssize_t *row, char *planes, cn_strip_t *strip,
+    Py_ssize_t n_strips, Py_ssize_t used,
+) noexcept nogil:
+    """Copy whole rows of strips, or a strip's part of them; return a plane's elements.
+
+    The first `used` ones of each plane are taken.
+    """
+    cdef Py_ssize_t s, h, k, n = 0, no_phase = 0, col = 0, end = p.x.W
     cdef cn_slab_t slab
-    for s in range(tiles.n_strips):
+    if is_wide(p):
+        col = max(0, strip.first_col)
+        end = min(p.x.W, strip.first_col + strip.n_tiles * p.m + 2)
+    for s in range(n_strips):
         for h in range(p.m + 2):
+            if end <= col:
+                strip[s].row[h] = CN_NO_ROW
             if strip[s].row[h] == CN_NO_ROW:
                 continue
             # A strip begins with the two rows that the one before ends with.
@@ -103,13 +135,13 @@ cdef const char *copy_rows(
                 k = n - 1
             row[k] = strip[s].row[h]
             n = max(n, k + 1)
-            strip[s].row[h] = k * p.x.W
+            strip[s].row[h] = used + k * (end - col) - col
+    if n == 0:
+        return 0
     slab.n_channels, slab.x_channel_stride = p.x.C, p.x.sc
-    slab.channel_stride = tiles.channel_stride = plane_stride(p)
+    slab.channel_stride = plane_stride(p)
     slab.n_rows, slab.row, slab.x = n, row, p.x_row
-    slab.first_col, slab.step, slab.n_cols = 0, 1, p.x.W
+    slab.first_col, slab.step, slab.n_cols = col, 1, end - col
     slab.n_phases, slab.phase, slab.pixel_stride = 1, &no_phase, 0
-    p.kernels.fill_slab(planes, x, &slab)
-    tiles.row.col_stride, tiles.row.begin = 1, planes
-    tiles.row.end = memory + planes_bytes(p)
-    return planes
+    p.kernels.fill_slab(planes + used * p.kernels.itemsize, x, &slab)
+    return n * (end - col)
