@@ -136,20 +136,24 @@ cdef int multiply_by_phases(
                     chosen.append(row_of[dh] + col_of[dw])
                     offsets.append(kh * KW + kw)
             firsts.append(len(offsets))
-    cdef Py_ssize_t[::1] tap = np.array(chosen, np.intp)
-    cdef Py_ssize_t[::1] offset = np.array(offsets, np.intp)
-    cdef Py_ssize_t[::1] first_tap = np.array(firsts, np.intp)
-    cdef Py_ssize_t[::1] row_phase = number_phases(rows, min(stride[0], whole.H))
-    cdef Py_ssize_t[::1] col_phase = number_phases(cols, min(stride[1], whole.W))
+    # Arrays of intp, which live as long as the call.
+    tap, offset = np.array(chosen, np.intp), np.array(offsets, np.intp)
+    first_tap = np.array(firsts, np.intp)
+    row_phase = number_phases(rows, min(stride[0], whole.H))
+    col_phase = number_phases(cols, min(stride[1], whole.W))
     phases.SH, phases.SW, phases.n_cols = stride[0], stride[1], len(cols)
     phases.H, phases.W, phases.sh, phases.sw = whole.H, whole.W, whole.sh, whole.sw
-    phases.row_phase, phases.col_phase = &row_phase[0], &col_phase[0]
-    phases.first_tap, phases.tap = &first_tap[0], &tap[0]
-    p.phases, p.n_taps, p.tap = &phases, len(offsets), &offset[0]
+    phases.row_phase, phases.col_phase = data_of(row_phase), data_of(col_phase)
+    phases.first_tap, phases.tap = data_of(first_tap), data_of(tap)
+    p.phases, p.n_taps, p.tap = &phases, len(offsets), data_of(offset)
     p.pixels.y.H = (whole.H + phases.SH - 1) // phases.SH
     p.pixels.y.W = (whole.W + phases.SW - 1) // phases.SW
     p.pixels.y.sh, p.pixels.y.sw = whole.sh * phases.SH, whole.sw * phases.SW
     return run_product(p, num_threads, plans, None)
+
+
+cdef inline const Py_ssize_t *data_of(array) noexcept:
+    return <const Py_ssize_t *> cnp.PyArray_DATA(<cnp.ndarray> array)
 
 
 cdef object number_phases(phases, n):
