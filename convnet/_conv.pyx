@@ -16,6 +16,7 @@ from convnet._operands cimport (
     TAP_ARRAYS, Image, add_tap, describe_array, describe_finish, describe_rows,
     no_finish, place_tap_arrays, take_tap_memory,
 )
+from convnet._planar cimport is_better_planar, run_planar
 from convnet._product cimport Phases, Product, run_product
 
 cnp.import_array()
@@ -55,6 +56,11 @@ def forward(
     p.row_stride, p.channel_stride = weight.shape[1] * KH * KW, KH * KW
     p.pixels.step_h, p.pixels.step_w = stride[0], stride[1]
     p.finish = describe_finish(y, bias, residual, clip)
+    if is_better_planar(&p, KH, KW, stride, dilation):
+        run_planar(
+            &p, KH, KW, stride, padding, dilation, False, num_threads, plans
+        )
+        return
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:
         place_tap_arrays(&p.pixels.taps, memory, KH * KW)
@@ -85,6 +91,9 @@ def grad_input(
     p.pixels.step_h, p.pixels.step_w = 1, 1
     if is_matrix(&p, KH * KW, stride) and groups == 1:
         multiply_matrix(&p, num_threads, plans)
+        return
+    if is_better_planar(&p, KH, KW, stride, dilation):
+        run_planar(&p, KH, KW, stride, padding, dilation, True, num_threads, plans)
         return
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:

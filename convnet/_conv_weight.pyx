@@ -22,11 +22,12 @@ from convnet._blocks cimport (
 )
 from convnet._kernels cimport (
     SLICE_WORK, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t,
-    cn_tile_t, give_back, plain_tile, run_tasks, take_scratch,
+    cn_row_t, cn_tile_t, give_back, plain_tile, run_tasks, take_scratch,
 )
 from convnet._operands cimport (
     Image, add_tap, describe_array, describe_rows, place_tap_arrays, take_tap_memory,
 )
+from convnet._planar_weight cimport is_weight_planar, run_planar_weight
 from convnet._weight_columns cimport (
     gathered_bytes, multiply_gathered, multiply_turned,
 )
@@ -89,6 +90,13 @@ def grad_weight(
     p.grad_w = <char *> cnp.PyArray_DATA(grad_w)
     p.G, p.R, p.T = groups, grad_w.shape[0] // groups, T
     p.C = g.x.C = grad_w.shape[1]
+    cdef cn_row_t rows = describe_rows(grad_y)
+    if is_weight_planar(g, &p.grad_y, p.R, p.C, KH, KW, stride, dilation):
+        run_planar_weight(
+            g, &p.grad_y, <const char *> rows.begin, <const char *> rows.end, p.grad_w,
+            groups, p.R, KH, KW, padding, dilation, num_threads, plans,
+        )
+        return
     cdef Py_ssize_t *memory = take_tap_memory(T)
     try:
         place_tap_arrays(&g.taps, memory, T)

@@ -30,7 +30,7 @@ cdef extern from "convnet.h" nogil:
         const void *end
 
     ctypedef struct cn_slab_t:
-        Py_ssize_t n_channels, x_channel_stride, channel_stride
+        Py_ssize_t n_channels, x_channel_stride, channel_stride, n_more
         Py_ssize_t n_rows
         const Py_ssize_t *row
         cn_row_t x
@@ -62,6 +62,12 @@ cdef extern from "convnet.h" nogil:
         Py_ssize_t ways, part_stride
         const Py_ssize_t *part
         int accumulate
+
+    ctypedef struct cn_planar_t:
+        Py_ssize_t n_columns
+        const Py_ssize_t *column
+        Py_ssize_t n_taps, tap_stride, row_stride
+        Py_ssize_t n_rows, n_cols
 
     ctypedef struct cn_strip_t:
         Py_ssize_t n_tiles
@@ -108,6 +114,22 @@ cdef extern from "convnet.h" nogil:
         double (*fma_chain)(Py_ssize_t) noexcept nogil
         void (*fetch_rows)(const void *, const cn_weave_t *) noexcept nogil
         void (*weave_rows)(void *, const void *, const cn_weave_t *) noexcept nogil
+        void (*planar_sum)(
+            const cn_tile_t *, const void *, const void *, const cn_planar_t *
+        ) noexcept nogil
+        void (*planar_grad)(
+            void *, Py_ssize_t, const void *, const void *, Py_ssize_t, Py_ssize_t,
+            const cn_row_t *, const cn_planar_t *,
+        ) noexcept nogil
+        void (*sum_lanes)(
+            void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
+        ) noexcept nogil
+        void (*gather)(
+            void *, const void *, const Py_ssize_t *, Py_ssize_t
+        ) noexcept nogil
+        void (*scatter)(
+            void *, const void *, const Py_ssize_t *, Py_ssize_t
+        ) noexcept nogil
         void (*winograd_input)(
             void *, const void *, const cn_tiles_t *, Py_ssize_t
         ) noexcept nogil

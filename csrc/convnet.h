@@ -54,6 +54,7 @@ typedef struct {
  * phases rise and lie in [0, step).  Turned, channels come last, pixel_stride apart. */
 typedef struct {
     ptrdiff_t n_channels, x_channel_stride, channel_stride;
+    ptrdiff_t n_more; /* channels that come next, and are fetched early */
     ptrdiff_t n_rows;
     const ptrdiff_t *row;
     cn_row_t x;
@@ -101,6 +102,15 @@ typedef struct {
     const ptrdiff_t *part; /* (ways,), or NULL where all is zero */
     int accumulate;
 } cn_weave_t;
+
+/* Columns of taps over the planes of a slab: tap k of column q, for row r of the
+ * result, is read at column[q] + k * tap_stride + r * row_stride. */
+typedef struct {
+    ptrdiff_t n_columns;
+    const ptrdiff_t *column;
+    ptrdiff_t n_taps, tap_stride, row_stride;
+    ptrdiff_t n_rows, n_cols; /* of the result */
+} cn_planar_t;
 
 enum { CN_MAX_POINTS = 6 };
 

@@ -4,7 +4,7 @@
 #include "../convnet.h"
 
 #if defined(__x86_64__)
-#define CN_TARGET "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma"
+#define CN_TARGET "avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,tune=skylake-avx512"
 #include "../simd/target_begin.h"
 #define CN_ROW cn_kernels_f64_avx512
 #define CN_ISA "avx512"

@@ -125,6 +125,18 @@ CN_INLINE ptrdiff_t cn_clamp(ptrdiff_t value, ptrdiff_t low, ptrdiff_t high) {
     return value < low ? low : value > high ? high : value;
 }
 
+/* dst[j] = src[j] for j < len, fewer than LANES: by halves of a vector, quarters, ...
+ */
+CN_INLINE void cn_copy_few(CN_T *dst, const CN_T *src, ptrdiff_t len) {
+#pragma GCC unroll 4
+    for (ptrdiff_t piece = CN_LANES / 2; piece > 0; piece /= 2)
+        if (len & piece) {
+            __builtin_memcpy(dst, src, (size_t)piece * sizeof(CN_T));
+            dst += piece;
+            src += piece;
+        }
+}
+
 /* dst[j] = src[j] for j < len; the last vector overlaps the one before. */
 CN_INLINE void cn_copy_run(CN_T *dst, const CN_T *src, ptrdiff_t len) {
     ptrdiff_t j = 0;
@@ -135,8 +147,7 @@ CN_INLINE void cn_copy_run(CN_T *dst, const CN_T *src, ptrdiff_t len) {
     if (len >= CN_LANES)
         cn_storeu(dst + len - CN_LANES, cn_loadu(src + len - CN_LANES));
     else
-        for (; j < len; j++)
-            dst[j] = src[j];
+        cn_copy_few(dst, src, len);
 }
 
 CN_INLINE void cn_zero_run(CN_T *dst, ptrdiff_t len) {

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: MIT
+"""Convolutions of few channels a group, plane by plane: see ``_planar.pxd``.
+
+A task copies the pixels that a block needs, of one group after another, to a padded
+slab in L1, and sums columns of taps over it, one row of the product (an output channel)
+at a time. The sums of a strided input gradient's phases are woven to rows of pixels.
+"""
+
+from convnet._blocks cimport padded
+from convnet._kernels cimport (
+    cn_kernels_t, cn_planar_t, cn_plane_t, cn_tile_t, cn_weave_t, give_back, plain_tile,
+    run_tasks, take_scratch,
+)
+from convnet._operands cimport Image
+from convnet._planes cimport (
+    MAX_STEP, PlaneBlock, Planes, add_phases, add_windows, fits_planes, load_planes,
+    open_planes, outline_planes, place_columns, plan_planes, plane_block_bytes,
+)
+from convnet._product cimport Product
+
+# Operations of a task, unless its block has more: some microseconds.
+cdef double TASK_WORK = 4e5
+# Cycles of a vector: for each row of the product and tap, and to copy it to the slab;
+# those of packed products, for each panel of rows and tap, and to pack the vector.
+cdef double SUMMING = 1.2, COPYING = 4.0, MULTIPLYING = 5.4, PACKING = 5.0
+
+
+cdef struct PlanarProduct:
+    Planes planes
+    Image y                         # the result
+    Py_ssize_t SH, SW               # its pixels for each of the planes'
+    const Product *product
+    cn_planar_t sums[MAX_STEP * MAX_STEP]           # of each phase
+    Py_ssize_t *offset[MAX_STEP * MAX_STEP]         # of its weights
+    Py_ssize_t n_weights[MAX_STEP * MAX_STEP]
+    Py_ssize_t task_groups, n_group_tasks
+    # Sums of phases, and those that go to pixels apart, are parts: for each row of the
+    # product SW of them, some rows of pixels each.
+    bint in_parts
+    Py_ssize_t part_pitch, part_size
+    char *workspaces
+    Py_ssize_t weights_bytes, workspace_bytes
+
+
+cdef bint is_better_planar(
+    const Product *p, Py_ssize_t KH, Py_ssize_t KW, stride, dilation
+) noexcept:
+    cdef const cn_kernels_t *kernels = p.pixels.kernels
+    cdef Py_ssize_t lanes = kernels.lanes, W = p.pixels.y.W, C = p.pixels.x.C
+    cdef double vectors = (W + lanes - 1) // lanes * lanes / <double> W
+    cdef double panels = (p.R + kernels.mr - 1) // kernels.mr
+    cdef double planar = vectors * (p.R * SUMMING + COPYING / (KH * KW))
+    return (
+        planar < panels * MULTIPLYING + PACKING
+        and fits_planes(C, KH, KW, stride, dilation)
+    )
+
+
+cdef int run_planar(
+    const Product *product, Py_ssize_t KH, Py_ssize_t KW, stride, padding, dilation,
+    bint gradient, int num_threads, list plans,
+) except -1:
+    cdef PlanarProduct p
+    cdef Planes *planes = &p.planes
+    cdef Py_ssize_t tasks
+    cdef double work
+    cdef char *scratch
+    planes.kernels = product.pixels.kernels
+    planes.x, planes.x_row = product.pixels.x, product.pixels.x_row
+    p.product, p.y = product, product.pixels.y
+    p.in_parts = p.y.sw != 1 or (gradient and stride[0] * stride[1] != 1)
+    planes.y, p.SH, p.SW = p.y, 1, 1
+    planes.step_h, planes.step_w = stride[0], stride[1]
+    if gradient:
+        planes.step_h = planes.step_w = 1
+        p.SH, p.SW = stride[0], stride[1]
+        planes.y.H = (p.y.H + p.SH - 1) // p.SH
+        planes.y.W = (p.y.W + p.SW - 1) // p.SW
+        add_phases(&planes.rows, KH, p.SH, dilation[0], padding[0])
+        add_phases(&planes.cols, KW, p.SW, dilation[1], padding[1])
+    else:
+        add_windows(&planes.rows, KH, dilation[0], padding[0])
+        add_windows(&planes.cols, KW, dilation[1], padding[1])
+    plan_planes(planes)
+    work = 2.0 * product.G * product.R * planes.x.C * KH * KW
+    work *= <double> planes.y.N * planes.y.H * planes.y.W
+    tasks = plan_tasks(&p, work)
+    num_threads = <int> min(num_threads, tasks)
+    cdef Py_ssize_t indices = index_bytes(&p, KH, KW)
+    p.weights_bytes = (
+        planes.x.C * KH * KW * planes.kernels.itemsize + 63
+    ) // 64 * 64
+    p.workspace_bytes = workspace_bytes(&p)
+    if plans is not None:
+        plans.append(
+            outline_planes(planes, tasks, indices + num_threads * p.workspace_bytes)
+        )
+        return 0
+    scratch = <char *> take_scratch(indices + num_threads * p.workspace_bytes)
+    p.workspaces = scratch + indices
+    try:
+        place_phases(&p, <Py_ssize_t *> scratch, KW)
+        # A task takes longer than its operations would in a packed product.
+        run_tasks(planar_task, &p, tasks, num_threads, 2 * work)
+    finally:
+        give_back(scratch)
+    return 0
+
+
+cdef Py_ssize_t plan_tasks(PlanarProduct *p, double work) noexcept nogil:
+    """Blocks by some groups each; how many tasks there are."""
+    cdef const Planes *planes = &p.planes
+    cdef Py_ssize_t G = p.product.G
+    cdef Py_ssize_t blocks = (
+        planes.n_row_blocks * planes.n_col_blocks * planes.y.N
+    )
+    cdef double group_work = work / G / blocks
+    p.task_groups = 1 + <Py_ssize_t> min(TASK_WORK / group_work, <double> G - 1)
+    if planes.x.sw != 1:
+        p.task_groups = min(max(p.task_groups, planes.slab_groups), G)
+    p.n_group_tasks = (G + p.task_groups - 1) // p.task_groups
+    return blocks * p.n_group_tasks
+
+
+cdef Py_ssize_t index_bytes(
+    const PlanarProduct *p, Py_ssize_t KH, Py_ssize_t KW
+) noexcept nogil:
+    cdef Py_ssize_t n = p.planes.x.C * KW * (KH + p.planes.rows.n_phases)
+    return (n * sizeof(Py_ssize_t) + 4095) // 4096 * 4096
+
+
+cdef Py_ssize_t workspace_bytes(PlanarProduct *p) noexcept nogil:
+    """Bytes of one thread: a slab, the weights of a row, the sums of phases."""
+    cdef Py_ssize_t n = 0
+    p.part_pitch = padded(p.planes.kernels, p.planes.block_cols)
+    p.part_size = p.part_pitch * p.planes.block_rows
+    if p.in_parts:
+        n = p.planes.slab_groups * p.product.R * p.SW
+        n *= p.part_size * p.planes.kernels.itemsize
+    return (plane_block_bytes(&p.planes) + p.weights_bytes + n + 4095) // 4096 * 4096
+
+
+cdef void place_phases(
+    PlanarProduct *p, Py_ssize_t *memory, Py_ssize_t KW
+) noexcept nogil:
+    """Find the columns of taps of each phase, and the order of its weights."""
+    cdef Py_ssize_t a, b, i
+    for a in range(p.SH):
+        for b in range(p.SW):
+            i = a * p.SW + b
+            p.offset[i] = memory
+            memory += p.planes.x.C * (
+                (p.planes.rows.first[a + 1] - p.planes.rows.first[a])
+                * (p.planes.cols.first[b + 1] - p.planes.cols.first[b])
+            )
+            p.n_weights[i] = place_columns(
+                &p.planes, a, b, p.product.channel_stride, KW, &p.sums[i], memory,
+                p.offset[i],
+            )
+            memory += p.sums[i].n_columns
+
+
+cdef void planar_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    """A block, of some groups."""
+    cdef const PlanarProduct *p = <const PlanarProduct *> ctx
+    cdef const Planes *planes = &p.planes
+    cdef char *memory = p.workspaces + worker * p.workspace_bytes
+    cdef char *weights = memory + plane_block_bytes(planes)
+    cdef Py_ssize_t group = i % p.n_group_tasks * p.task_groups, n, r
+    cdef Py_ssize_t end = min(group + p.task_groups, p.product.G)
+    cdef PlaneBlock block
+    open_planes(planes, &block, i // p.n_group_tasks, memory)
+    while group < end:
+        n = min(planes.slab_groups, end - group)
+        load_planes(planes, &block, group, n, group + n < end)
+        if p.in_parts:
+            sum_parts(p, &block, weights, group * p.product.R, n * p.product.R)
+        else:
+            for r in range(n * p.product.R):
+                sum_windows(p, &block, weights, group * p.product.R + r, r)
+        group += n
+
+
+cdef char *find_y(
+    const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t row
+) noexcept nogil:
+    """Where a block's pixels begin in a row of the product, counted over all groups."""
+    return p.y.data + p.planes.kernels.itemsize * (
+        block.n * p.y.sn
+        + row * p.y.sc
+        + block.first_row * p.SH * p.y.sh
+        + block.first_col * p.SW * p.y.sw
+    )
+
+
+cdef const char *find_planes(
+    const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t r
+) noexcept nogil:
+    """The planes of the group that row r belongs to, of those in the slab."""
+    return block.slab + r // p.product.R * (
+        p.planes.x.C * p.planes.channel_stride * p.planes.kernels.itemsize
+    )
+
+
+cdef void load_weights(
+    const PlanarProduct *p, Py_ssize_t phase, char *weights, Py_ssize_t row
+) noexcept nogil:
+    cdef Py_ssize_t first = (
+        row // p.product.R * p.product.group_stride
+        + row % p.product.R * p.product.row_stride
+    )
+    p.planes.kernels.gather(
+        weights,
+        p.product.weight + first * p.planes.kernels.itemsize,
+        p.offset[phase],
+        p.n_weights[phase],
+    )
+
+
+cdef cn_tile_t finished_tile(const PlanarProduct *p, Py_ssize_t row) noexcept nogil:
+    """What becomes of the sums of a row."""
+    cdef cn_tile_t tile = plain_tile()
+    tile.col_stride = 1
+    if p.product.finish.bias != NULL:
+        tile.bias = p.product.finish.bias + row * p.planes.kernels.itemsize
+    tile.accumulate = p.product.finish.accumulate
+    tile.addend, tile.clip = p.product.finish.addend, p.product.finish.clip
+    tile.low, tile.high = p.product.finish.low, p.product.finish.high
+    return tile
+
+
+cdef void sum_windows(
+    const PlanarProduct *p, const PlaneBlock *block, char *weights, Py_ssize_t row,
+    Py_ssize_t r,
+) noexcept nogil:
+    """One row of the product, finished, to the result; it is row r of the slab."""
+    cdef cn_tile_t tile = finished_tile(p, row)
+    cdef cn_planar_t sums = p.sums[0]
+    sums.n_rows, sums.n_cols = block.n_rows, block.n_cols
+    tile.y, tile.row_stride = find_y(p, block, row), p.y.sh
+    load_weights(p, 0, weights, row)
+    p.planes.kernels.planar_sum(&tile, find_planes(p, block, r), weights, &sums)
+
+
+cdef void sum_parts(
+    const PlanarProduct *p, const PlaneBlock *block, char *weights, Py_ssize_t row,
+    Py_ssize_t n,
+) noexcept nogil:
+    """Rows [row, row + n): their phases, one row of phases after another."""
+    cdef Py_ssize_t a, b, r
+    cdef Py_ssize_t found[MAX_STEP]
+    cdef char *parts = weights + p.weights_bytes
+    cdef Py_ssize_t row_bytes = p.SW * p.part_size * p.planes.kernels.itemsize
+    for a in range(p.SH):
+        for b in range(p.SW):
+            found[b] = b if p.n_weights[a * p.SW + b] > 0 else -1
+            for r in range(n if found[b] >= 0 else 0):
+                sum_part(p, block, weights, row + r, r, a, b)
+        if p.y.sw == 1:
+            for r in range(n):
+                weave_pixels(p, block, parts + r * row_bytes, found, row + r, a)
+        else:
+            for r in range(count_rows(p, block, a)):
+                weave_channels(p, block, parts, found, row, n, r, a)
+
+
+cdef void sum_part(
+    const PlanarProduct *p, const PlaneBlock *block, char *weights, Py_ssize_t row,
+    Py_ssize_t r, Py_ssize_t a, Py_ssize_t b,
+) noexcept nogil:
+    """The sums of phase (a, b) of a row, finished, but not yet where they belong."""
+    cdef const cn_kernels_t *kernels = p.planes.kernels
+    cdef cn_tile_t tile = finished_tile(p, row)
+    cdef cn_planar_t sums = p.sums[a * p.SW + b]
+    cdef cn_plane_t from_plane, to_plane
+    sums.n_rows = count_rows(p, block, a)
+    sums.n_cols = padded(kernels, block.n_cols)
+    tile.y = weights + p.weights_bytes + (
+        (r * p.SW + b) * p.part_size * kernels.itemsize
+    )
+    tile.row_stride = p.part_pitch
+    if tile.accumulate:
+        from_plane.n_rows, from_plane.n_cols = sums.n_rows, block.n_cols
+        to_plane = from_plane
+        from_plane.row_stride, from_plane.col_stride = p.y.sh, p.y.sw
+        to_plane.row_stride, to_plane.col_stride = p.part_pitch, 1
+        kernels.add_plane(
+            tile.y, &to_plane,
+            find_y(p, block, row) + tile.addend * kernels.itemsize, &from_plane, False,
+        )
+        tile.addend = 0
+    load_weights(p, a * p.SW + b, weights, row)
+    kernels.planar_sum(&tile, find_planes(p, block, r), weights, &sums)
+
+
+cdef inline Py_ssize_t count_rows(
+    const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t a
+) noexcept nogil:
+    """How many of a block's rows have a pixel of phase a."""
+    return min(block.n_rows, (p.y.H - a + p.SH - 1) // p.SH - block.first_row)
+
+
+cdef void weave(
+    const PlanarProduct *p, const PlaneBlock *block, const char *parts, char *y,
+    cn_weave_t *how,
+) noexcept nogil:
+    """Rows of pixels from their parts, at most NR of each at a time."""
+    cdef const cn_kernels_t *kernels = p.planes.kernels
+    cdef Py_ssize_t panel, j
+    cdef Py_ssize_t n_cols = min(
+        block.n_cols * p.SW, p.y.W - block.first_col * p.SW
+    )
+    how.accumulate, how.col_stride = False, p.y.sw
+    how.ways, how.part_stride = p.SW, p.part_size
+    for panel in range((block.n_cols + kernels.nr - 1) // kernels.nr):
+        j = panel * kernels.nr
+        how.n = min(n_cols - j * p.SW, kernels.nr * p.SW)
+        kernels.weave_rows(
+            y + j * p.SW * p.y.sw * kernels.itemsize, parts + j * kernels.itemsize, how
+        )
+
+
+cdef void weave_pixels(
+    const PlanarProduct *p, const PlaneBlock *block, const char *parts,
+    const Py_ssize_t *found, Py_ssize_t row, Py_ssize_t a,
+) noexcept nogil:
+    """The pixels of phase a in a row of the product, whose columns are neighbours."""
+    cdef cn_weave_t how
+    how.part, how.n_rows = found, count_rows(p, block, a)
+    how.row_stride, how.x_row_stride = p.SH * p.y.sh, p.part_pitch
+    weave(
+        p, block, parts, find_y(p, block, row) + a * p.y.sh * p.planes.kernels.itemsize,
+        &how,
+    )
+
+
+cdef void weave_channels(
+    const PlanarProduct *p, const PlaneBlock *block, const char *parts,
+    const Py_ssize_t *found, Py_ssize_t row, Py_ssize_t n, Py_ssize_t i, Py_ssize_t a,
+) noexcept nogil:
+    """Pixel row i of phase a, in n rows of the product: channels may come last."""
+    cdef Py_ssize_t itemsize = p.planes.kernels.itemsize
+    cdef cn_weave_t how
+    how.part, how.n_rows = found, n
+    how.row_stride, how.x_row_stride = p.y.sc, p.SW * p.part_size
+    weave(
+        p, block, parts + i * p.part_pitch * itemsize,
+        find_y(p, block, row) + (i * p.SH + a) * p.y.sh * itemsize, &how,
+    )

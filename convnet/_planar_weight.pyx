@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: MIT
+"""Gradients of weights, few channels a group, plane by plane: ``_planar_weight.pxd``.
+
+A task has some output channels of one group, or some groups. Block after block it
+copies the pixels of x to a padded slab in L1 and multiplies rows of grad_y with what
+each tap sees; a vector of sums for each tap is added up at the end. Where there are few
+tasks, the blocks are split into parts whose number depends on the shapes alone, and the
+parts' sums are added in order.
+"""
+
+from libc.string cimport memset
+
+from convnet._blocks cimport ENOUGH_TASKS, Gather, padded
+from convnet._kernels cimport (
+    cn_kernels_t, cn_planar_t, cn_plane_t, cn_row_t, cn_slab_t, give_back, run_tasks,
+    take_scratch,
+)
+from convnet._operands cimport Image
+from convnet._planes cimport (
+    PlaneBlock, Planes, add_windows, fits_planes, load_planes, open_planes,
+    outline_planes, place_columns, plan_planes, plane_block_bytes,
+)
+
+# Operations of a task, and bytes of its sums.
+cdef double TASK_WORK = 1e6
+cdef Py_ssize_t SUMS_BYTES = 24 * 1024
+# Cycles for a vector of grad_y: for each tap and row; to copy x for each tap; and of a
+# packed product, for each panel of rows and vector of columns, for each tap.
+cdef double SUMMING = 1.3, COPYING = 5.0, MULTIPLYING = 10.0, PACKING = 6.0
+
+
+cdef struct PlanarWeight:
+    Planes planes
+    Image grad_y
+    cn_row_t row                    # of grad_y
+    char *grad_w
+    Py_ssize_t G, R, T              # groups, rows of each, terms of a row: C * KH * KW
+    cn_planar_t sums
+    Py_ssize_t *offset              # of each sum in a row of grad_w
+    Py_ssize_t task_rows, n_row_tasks, n_blocks, n_parts
+    char *parts                     # (n_parts, G * R, T), or grad_w
+    Py_ssize_t sums_size            # of a row: whole vectors of them
+    # Rows of grad_y whose pixels lie apart are copied, those of a task together.
+    bint copied
+    Py_ssize_t grad_pitch, grad_size, grads_bytes
+    char *workspaces
+    Py_ssize_t workspace_bytes
+
+
+cdef bint is_weight_planar(
+    const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Py_ssize_t KH,
+    Py_ssize_t KW, stride, dilation
+) noexcept:
+    cdef const cn_kernels_t *kernels = x.kernels
+    cdef Py_ssize_t lanes = kernels.lanes, W = grad_y.W, T = KH * KW
+    cdef double vectors = (W + lanes - 1) // lanes * lanes / <double> W
+    cdef double planar = vectors * (SUMMING * R * C * T + COPYING * C)
+    cdef double panels = (R + kernels.mr - 1) // kernels.mr
+    cdef double columns = (C * T + lanes - 1) // lanes * lanes
+    return (
+        planar < columns * (panels * kernels.mr * 0.6 + PACKING)
+        and fits_planes(C, KH, KW, stride, dilation)
+    )
+
+
+cdef int run_planar_weight(
+    const Gather *x, const Image *grad_y, const char *grad_y_begin,
+    const char *grad_y_end, char *grad_w, Py_ssize_t G, Py_ssize_t R, Py_ssize_t KH,
+    Py_ssize_t KW, padding, dilation, int num_threads, list plans,
+) except -1:
+    cdef PlanarWeight p
+    cdef Planes *planes = &p.planes
+    cdef Py_ssize_t tasks, indices, parts_bytes = 0
+    cdef double work
+    cdef char *scratch
+    planes.kernels, planes.x, planes.x_row = x.kernels, x.x, x.x_row
+    planes.y, p.grad_y = grad_y[0], grad_y[0]
+    planes.step_h, planes.step_w = x.step_h, x.step_w
+    p.row.begin, p.row.end = grad_y_begin, grad_y_end
+    p.row.col_stride = grad_y.sw
+    p.grad_w, p.G, p.R, p.T = grad_w, G, R, x.x.C * KH * KW
+    add_windows(&planes.rows, KH, dilation[0], padding[0])
+    add_windows(&planes.cols, KW, dilation[1], padding[1])
+    plan_planes(planes)
+    work = 2.0 * G * R * p.T * planes.y.N * planes.y.H * planes.y.W
+    tasks = plan_tasks(&p, work)
+    num_threads = <int> min(num_threads, tasks)
+    plan_copies(&p)
+    indices = (p.T * 2 * sizeof(Py_ssize_t) + 4095) // 4096 * 4096
+    if p.n_parts > 1:
+        parts_bytes = p.n_parts * G * R * p.T * planes.kernels.itemsize
+        parts_bytes = (parts_bytes + 4095) // 4096 * 4096
+    p.workspace_bytes = (
+        plane_block_bytes(planes)
+        + p.grads_bytes
+        + (p.task_rows * 2 * planes.kernels.lanes + 1)
+        * p.sums_size * planes.kernels.itemsize
+        + 4095
+    ) // 4096 * 4096
+    if plans is not None:
+        plans.append(
+            outline_planes(
+                planes, tasks, indices + parts_bytes + num_threads * p.workspace_bytes
+            )
+        )
+        return 0
+    scratch = <char *> take_scratch(
+        indices + parts_bytes + num_threads * p.workspace_bytes
+    )
+    p.offset = <Py_ssize_t *> scratch
+    p.parts = scratch + indices if p.n_parts > 1 else grad_w
+    p.workspaces = scratch + indices + parts_bytes
+    place_columns(planes, 0, 0, KH * KW, KW, &p.sums, p.offset + p.T, p.offset)
+    try:
+        run_tasks(weight_task, &p, tasks, num_threads, 2 * work)
+        if p.n_parts > 1:
+            add_parts(&p)
+    finally:
+        give_back(scratch)
+    return 0
+
+
+cdef Py_ssize_t plan_tasks(PlanarWeight *p, double work) noexcept nogil:
+    """Rows of a group, or of several groups, each; how many tasks there are."""
+    cdef const Planes *planes = &p.planes
+    cdef Py_ssize_t lanes = planes.kernels.lanes, rows = p.G * p.R, most
+    p.sums_size = (p.T + lanes - 1) // lanes * lanes
+    most = max(1, SUMS_BYTES // (2 * p.sums_size * lanes * planes.kernels.itemsize))
+    # Enough of them for the threads, should they be worth waking.
+    p.task_rows = min(1 + <Py_ssize_t> (TASK_WORK / work * rows), rows, most)
+    if p.task_rows >= p.R:
+        p.task_rows = p.task_rows // p.R * p.R
+    p.n_row_tasks = (p.R + p.task_rows - 1) // p.task_rows * p.G
+    if p.task_rows >= p.R:
+        p.n_row_tasks = (rows + p.task_rows - 1) // p.task_rows
+    p.n_blocks = planes.n_row_blocks * planes.n_col_blocks * planes.y.N
+    p.n_parts = 1
+    if work > ENOUGH_TASKS * TASK_WORK:
+        p.n_parts = (ENOUGH_TASKS + p.n_row_tasks - 1) // p.n_row_tasks
+        p.n_parts = min(p.n_blocks, p.n_parts)
+    return p.n_row_tasks * p.n_parts
+
+
+cdef void plan_copies(PlanarWeight *p) noexcept nogil:
+    cdef const Planes *planes = &p.planes
+    p.copied, p.grads_bytes = p.grad_y.sw != 1, 0
+    p.grad_pitch = padded(planes.kernels, planes.block_cols)
+    p.grad_size = planes.block_rows * p.grad_pitch
+    if p.copied:
+        p.grads_bytes = (
+            p.task_rows * p.grad_size + planes.kernels.lanes
+        ) * planes.kernels.itemsize + planes.block_rows * sizeof(Py_ssize_t)
+        p.grads_bytes = (p.grads_bytes + 63) // 64 * 64
+
+
+cdef void copy_grads(
+    const PlanarWeight *p, const PlaneBlock *block, char *memory, Py_ssize_t row,
+    Py_ssize_t n_rows,
+) noexcept nogil:
+    """Copy a block's pixels of some rows of grad_y to planes."""
+    cdef cn_slab_t slab
+    cdef Py_ssize_t *lines = <Py_ssize_t *> (
+        memory + (p.task_rows * p.grad_size + p.planes.kernels.lanes)
+        * p.planes.kernels.itemsize
+    )
+    cdef Py_ssize_t i, no_phase = 0
+    for i in range(block.n_rows):
+        lines[i] = (block.first_row + i) * p.grad_y.sh
+    slab.n_channels, slab.n_more, slab.x_channel_stride = n_rows, 0, p.grad_y.sc
+    slab.channel_stride, slab.n_rows, slab.row = p.grad_size, block.n_rows, lines
+    slab.x = p.row
+    slab.x.IW = p.grad_y.W
+    slab.first_col, slab.step, slab.n_cols = block.first_col, 1, p.grad_pitch
+    slab.n_phases, slab.phase, slab.pixel_stride = 1, &no_phase, 1
+    p.planes.kernels.fill_slab(
+        memory,
+        p.grad_y.data
+        + (block.n * p.grad_y.sn + row * p.grad_y.sc) * p.planes.kernels.itemsize,
+        &slab,
+    )
+
+
+cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    """Some rows of grad_w, of one part of the blocks."""
+    cdef const PlanarWeight *p = <const PlanarWeight *> ctx
+    cdef const Planes *planes = &p.planes
+    cdef Py_ssize_t part = i // p.n_row_tasks, index, row, end
+    cdef Py_ssize_t per_group = max(1, (p.R + p.task_rows - 1) // p.task_rows)
+    cdef char *memory = p.workspaces + worker * p.workspace_bytes
+    cdef char *grads = memory + plane_block_bytes(planes)
+    cdef char *sums = grads + p.grads_bytes
+    cdef PlaneBlock block
+    row = i % p.n_row_tasks * p.task_rows
+    end = min(row + p.task_rows, p.G * p.R)
+    if p.task_rows < p.R:
+        row = i % p.n_row_tasks // per_group * p.R
+        end = min(row + p.R, row + (i % per_group + 1) * p.task_rows)
+        row += i % per_group * p.task_rows
+    memset(sums, 0, (end - row) * row_sums(p) * planes.kernels.itemsize)
+    for index in range(
+        part * p.n_blocks // p.n_parts, (part + 1) * p.n_blocks // p.n_parts
+    ):
+        open_planes(planes, &block, index, memory)
+        if p.copied:
+            copy_grads(p, &block, grads, row, end - row)
+        add_block(p, &block, grads, sums, row, end)
+    store_sums(p, sums, part, row, end)
+
+
+cdef inline Py_ssize_t row_sums(const PlanarWeight *p) noexcept nogil:
+    """Elements of a row's sums: those of whole vectors, and those of rows' ends."""
+    return 2 * p.sums_size * p.planes.kernels.lanes
+
+
+cdef void add_block(
+    const PlanarWeight *p, const PlaneBlock *block, const char *grads, char *sums,
+    Py_ssize_t row, Py_ssize_t end,
+) noexcept nogil:
+    """Add a block's pixels to the sums of rows [row, end)."""
+    cdef const Planes *planes = &p.planes
+    cdef Py_ssize_t itemsize = planes.kernels.itemsize, group = row // p.R, n = 0
+    cdef Py_ssize_t end_group = (end - 1) // p.R + 1, first = group
+    cdef const char *slab
+    cdef const char *grad
+    cdef Py_ssize_t stride = p.grad_y.sh, first_col = block.first_col, begin = row
+    cdef cn_planar_t pixels = p.sums
+    cdef cn_row_t grad_row = p.row
+    pixels.n_rows, pixels.n_cols = block.n_rows, block.n_cols
+    grad_row.IW = first_col + block.n_cols
+    if p.copied:
+        stride, first_col, grad_row.IW = p.grad_pitch, 0, block.n_cols
+        grad_row.begin = grads
+        grad_row.end = grads + (end - row) * p.grad_size * itemsize
+    for row in range(begin, end):
+        group = row // p.R
+        if group == first + n:
+            first, n = group, min(planes.slab_groups, end_group - group)
+            load_planes(planes, block, group, n, group + n < end_group)
+        slab = block.slab + (
+            (group - first) * planes.x.C * planes.channel_stride * itemsize
+        )
+        grad = grads + (row - begin) * p.grad_size * itemsize
+        if not p.copied:
+            grad = p.grad_y.data + itemsize * (
+                block.n * p.grad_y.sn
+                + row * p.grad_y.sc
+                + block.first_row * p.grad_y.sh
+            )
+        planes.kernels.planar_grad(
+            sums, row_sums(p) // 2, slab, grad, stride, first_col, &grad_row, &pixels
+        )
+        sums += row_sums(p) * itemsize
+
+
+cdef void store_sums(
+    const PlanarWeight *p, char *sums, Py_ssize_t part, Py_ssize_t row, Py_ssize_t end
+) noexcept nogil:
+    """Add up each tap's vector, and write them where they belong."""
+    cdef const cn_kernels_t *kernels = p.planes.kernels
+    cdef Py_ssize_t itemsize = kernels.itemsize
+    cdef char *totals = sums + (end - row) * row_sums(p) * itemsize
+    cdef char *to = p.parts + (part * p.G * p.R + row) * p.T * itemsize
+    for _ in range(end - row):
+        kernels.sum_lanes(
+            totals, sums, row_sums(p) // 2, p.grad_y.W % kernels.lanes, p.sums_size
+        )
+        kernels.scatter(to, totals, p.offset, p.T)
+        sums += row_sums(p) * itemsize
+        to += p.T * itemsize
+
+
+cdef void add_parts(const PlanarWeight *p) noexcept nogil:
+    """grad_w = the parts' sums, added in order."""
+    cdef Py_ssize_t part, n = p.G * p.R * p.T
+    cdef cn_plane_t plane
+    plane.n_rows, plane.n_cols, plane.row_stride, plane.col_stride = 1, n, 0, 1
+    for part in range(p.n_parts):
+        p.planes.kernels.add_plane(
+            p.grad_w,
+            &plane,
+            p.parts + part * n * p.planes.kernels.itemsize,
+            &plane,
+            part > 0,
+        )

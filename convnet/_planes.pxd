@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: MIT
+#
+# Slabs of few channels, for products that go plane by plane: taps by axis, blocks of
+# output pixels, and where a block's taps lie.
+
+from convnet._kernels cimport cn_kernels_t, cn_planar_t, cn_row_t
+from convnet._operands cimport Image
+
+cdef enum:
+    MAX_TAPS = 32                   # of an axis
+    MAX_STEP = 4                    # from pixel to pixel, and phases of an axis
+
+# The taps along one axis: tap k reads displacement d. Those of a phase are neighbours
+# here, `apart` from one to the next, and rise.
+cdef struct Axis:
+    Py_ssize_t n_phases
+    Py_ssize_t first[MAX_STEP + 1]  # of each phase; the last one is their number
+    Py_ssize_t k[MAX_TAPS]
+    Py_ssize_t d[MAX_TAPS]
+    Py_ssize_t low, span, apart
+
+cdef struct Planes:
+    const cn_kernels_t *kernels
+    Image x                         # C is the channels of one group
+    cn_row_t x_row
+    Image y                         # the pixels that windows belong to
+    Py_ssize_t step_h, step_w
+    Axis rows, cols
+    Py_ssize_t block_rows, block_cols, n_row_blocks, n_col_blocks
+    Py_ssize_t slab_rows, n_cols, row_pitch, channel_stride
+    Py_ssize_t slab_groups          # that a slab holds together
+
+# One block: its pixels, of image n; the rows that it reads; its thread's slab.
+cdef struct PlaneBlock:
+    Py_ssize_t n, first_row, n_rows, first_col, n_cols
+    Py_ssize_t n_lines
+    Py_ssize_t *line
+    char *slab
+
+# Whether a kernel of KH x KW taps over C channels is small enough to go plane by plane.
+cdef bint fits_planes(
+    Py_ssize_t C, Py_ssize_t KH, Py_ssize_t KW, stride, dilation
+) noexcept
+
+# The taps along an axis: of the convolution, or of the phases of its input gradient.
+cdef void add_windows(
+    Axis *axis, Py_ssize_t K, Py_ssize_t dilation, Py_ssize_t padding
+) noexcept nogil
+cdef void add_phases(
+    Axis *axis, Py_ssize_t K, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t padding
+) noexcept nogil
+
+# Decide blocks and the layout of slabs, from the shapes alone.
+cdef void plan_planes(Planes *p) noexcept nogil
+cdef Py_ssize_t plane_block_bytes(const Planes *p) noexcept nogil
+
+# Turn to block `index`, in memory of plane_block_bytes; then bring in some groups, and
+# fetch the first lines of the next one if there are more.
+cdef void open_planes(
+    const Planes *p, PlaneBlock *block, Py_ssize_t index, char *memory
+) noexcept nogil
+cdef void load_planes(
+    const Planes *p, const PlaneBlock *block, Py_ssize_t group, Py_ssize_t n_groups,
+    bint more,
+) noexcept nogil
+
+# The columns of taps of phase (a, b) in a group's planes, and for each tap the offset of
+# its weight; how many taps there are.
+cdef Py_ssize_t place_columns(
+    const Planes *p, Py_ssize_t a, Py_ssize_t b, Py_ssize_t channel_stride,
+    Py_ssize_t KW, cn_planar_t *sums, Py_ssize_t *column, Py_ssize_t *offset,
+) noexcept nogil
+
+# What explain() shows of a plan.
+cdef dict outline_planes(
+    const Planes *p, Py_ssize_t n_tasks, Py_ssize_t scratch_bytes
+)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""Slabs for products that go plane by plane: see ``_planes.pxd``."""
+
+from convnet._kernels cimport CN_NO_ROW, cn_slab_t
+
+# Bytes of a slab: half an L1, with the result that is written beside it.
+cdef Py_ssize_t SLAB_BYTES = 24 * 1024
+cdef Py_ssize_t MAX_COLUMNS = 512
+# Rows of a kernel's tiles; a slab has enough for one of the smallest.
+cdef Py_ssize_t TALL = 7, FLAT = 4
+# Rows and columns that taps may span.
+cdef Py_ssize_t MAX_SPAN = 128
+# Terms of a sum.
+cdef Py_ssize_t MAX_TERMS = 2048
+
+
+cdef bint fits_planes(
+    Py_ssize_t C, Py_ssize_t KH, Py_ssize_t KW, stride, dilation
+) noexcept:
+    return (
+        KH <= MAX_TAPS and KW <= MAX_TAPS
+        and stride[0] <= MAX_STEP and stride[1] <= MAX_STEP
+        and (KH - 1) * dilation[0] < MAX_SPAN
+        and (KW - 1) * dilation[1] < MAX_SPAN
+        and C * KH * KW <= MAX_TERMS
+    )
+
+
+cdef void add_windows(
+    Axis *axis, Py_ssize_t K, Py_ssize_t dilation, Py_ssize_t padding
+) noexcept nogil:
+    cdef Py_ssize_t k
+    for k in range(K):
+        axis.k[k], axis.d[k] = k, k * dilation - padding
+    axis.n_phases, axis.first[0], axis.first[1] = 1, 0, K
+    measure(axis)
+
+
+cdef void add_phases(
+    Axis *axis, Py_ssize_t K, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t padding
+) noexcept nogil:
+    """Pixel stride * i + phase is under tap k of window i + d."""
+    cdef Py_ssize_t phase, k, n = 0
+    axis.n_phases = stride
+    for phase in range(stride):
+        axis.first[phase] = n
+        for k in range(K - 1, -1, -1):
+            if (phase + padding - k * dilation) % stride == 0:
+                axis.k[n] = k
+                axis.d[n] = (phase + padding - k * dilation) // stride
+                n += 1
+    axis.first[stride] = n
+    measure(axis)
+
+
+cdef void measure(Axis *axis) noexcept nogil:
+    cdef Py_ssize_t t, phase, high = axis.d[0]
+    axis.low, axis.apart = high, 1
+    for t in range(axis.first[axis.n_phases]):
+        axis.low, high = min(axis.low, axis.d[t]), max(high, axis.d[t])
+    axis.span = high - axis.low + 1
+    for phase in range(axis.n_phases):
+        t = axis.first[phase]
+        if axis.first[phase + 1] - t > 1:
+            axis.apart = axis.d[t + 1] - axis.d[t]
+
+
+cdef void plan_planes(Planes *p) noexcept nogil:
+    cdef Py_ssize_t lanes = p.kernels.lanes, row_bytes, rows
+    p.n_col_blocks = (p.y.W + MAX_COLUMNS - 1) // MAX_COLUMNS
+    p.block_cols = (p.y.W + p.n_col_blocks - 1) // p.n_col_blocks
+    if p.n_col_blocks > 1:
+        p.block_cols = (p.block_cols + lanes - 1) // lanes * lanes
+        p.n_col_blocks = (p.y.W + p.block_cols - 1) // p.block_cols
+    p.n_cols = p.block_cols + (p.cols.span - 1) // p.step_w
+    if p.step_w == 1:
+        p.n_cols = (p.n_cols + lanes - 1) // lanes * lanes
+    p.row_pitch = p.n_cols * p.step_w
+    row_bytes = p.row_pitch * p.x.C * p.kernels.itemsize
+    rows = max(0, SLAB_BYTES // row_bytes - p.rows.span) // p.step_h + 1
+    # Whole tiles, of as many rows in each block.
+    rows = max(TALL, rows // TALL * TALL)
+    p.n_row_blocks = (p.y.H + rows - 1) // rows
+    rows = (p.y.H + p.n_row_blocks - 1) // p.n_row_blocks
+    p.block_rows = min(p.y.H, (rows + TALL - 1) // TALL * TALL)
+    p.n_row_blocks = (p.y.H + p.block_rows - 1) // p.block_rows
+    p.slab_rows = (max(p.block_rows, FLAT) - 1) * p.step_h + p.rows.span
+    p.channel_stride = p.slab_rows * p.row_pitch + lanes
+    p.slab_groups = max(
+        1, SLAB_BYTES // (p.x.C * p.channel_stride * p.kernels.itemsize)
+    )
+    if p.x.sw != 1:
+        # Channels that come last are brought in by whole vectors of them.
+        p.slab_groups = max(p.slab_groups, (lanes + p.x.C - 1) // p.x.C)
+
+
+cdef inline Py_ssize_t lines_bytes(const Planes *p) noexcept nogil:
+    return (p.slab_rows * sizeof(Py_ssize_t) + 63) // 64 * 64
+
+
+cdef Py_ssize_t plane_block_bytes(const Planes *p) noexcept nogil:
+    # A vector may be read from, and written to, the last pixel.
+    cdef Py_ssize_t n = p.slab_groups * p.x.C * p.channel_stride
+    n = (n + p.kernels.lanes) * p.kernels.itemsize
+    return lines_bytes(p) + (n + 63) // 64 * 64
+
+
+cdef void open_planes(
+    const Planes *p, PlaneBlock *block, Py_ssize_t index, char *memory
+) noexcept nogil:
+    cdef Py_ssize_t i, ih
+    block.first_col = index % p.n_col_blocks * p.block_cols
+    index = index // p.n_col_blocks
+    block.first_row = index % p.n_row_blocks * p.block_rows
+    block.n = index // p.n_row_blocks
+    block.n_rows = min(p.block_rows, p.y.H - block.first_row)
+    block.n_cols = min(p.block_cols, p.y.W - block.first_col)
+    block.line, block.slab = <Py_ssize_t *> memory, memory + lines_bytes(p)
+    block.n_lines = (max(block.n_rows, FLAT) - 1) * p.step_h + p.rows.span
+    for i in range(block.n_lines):
+        ih = block.first_row * p.step_h + p.rows.low + i
+        block.line[i] = ih * p.x.sh if 0 <= ih < p.x.H else CN_NO_ROW
+
+
+cdef void load_planes(
+    const Planes *p, const PlaneBlock *block, Py_ssize_t group, Py_ssize_t n_groups,
+    bint more,
+) noexcept nogil:
+    cdef const char *x = p.x.data + (
+        (block.n * p.x.sn + group * p.x.C * p.x.sc) * p.kernels.itemsize
+    )
+    cdef cn_slab_t slab
+    cdef Py_ssize_t phase[MAX_STEP]
+    cdef Py_ssize_t i
+    for i in range(p.step_w):
+        phase[i] = i
+    slab.n_channels, slab.n_more = n_groups * p.x.C, more
+    slab.x_channel_stride = p.x.sc
+    slab.channel_stride, slab.x = p.channel_stride, p.x_row
+    slab.n_rows, slab.row = block.n_lines, block.line
+    slab.first_col, slab.step = block.first_col * p.step_w + p.cols.low, p.step_w
+    slab.n_cols, slab.n_phases, slab.phase = p.n_cols, p.step_w, phase
+    slab.pixel_stride = 1
+    p.kernels.fill_slab(block.slab, x, &slab)
+
+
+cdef Py_ssize_t place_columns(
+    const Planes *p, Py_ssize_t a, Py_ssize_t b, Py_ssize_t channel_stride,
+    Py_ssize_t KW, cn_planar_t *sums, Py_ssize_t *column, Py_ssize_t *offset,
+) noexcept nogil:
+    cdef Py_ssize_t c, q, k, d, n = 0, first = p.rows.first[a]
+    cdef Py_ssize_t n_taps = p.rows.first[a + 1] - first
+    sums.n_columns, sums.column, sums.n_taps = 0, column, n_taps
+    sums.tap_stride = p.rows.apart * p.row_pitch
+    sums.row_stride = p.step_h * p.row_pitch
+    if n_taps == 0:
+        return 0
+    for c in range(p.x.C):
+        for q in range(p.cols.first[b], p.cols.first[b + 1]):
+            d = p.cols.d[q] - p.cols.low
+            column[sums.n_columns] = (
+                c * p.channel_stride
+                + (p.rows.d[first] - p.rows.low) * p.row_pitch
+                + d % p.step_w * p.n_cols
+                + d // p.step_w
+            )
+            sums.n_columns += 1
+            for k in range(first, first + n_taps):
+                offset[n] = c * channel_stride + p.rows.k[k] * KW + p.cols.k[q]
+                n += 1
+    return n
+
+
+cdef dict outline_planes(
+    const Planes *p, Py_ssize_t n_tasks, Py_ssize_t scratch_bytes
+):
+    return {
+        "tasks": n_tasks,
+        "scratch_bytes": scratch_bytes,
+        "block": (p.block_rows, p.block_cols),
+        "blocks": p.n_row_blocks * p.n_col_blocks * p.y.N,
+        "chunk": p.x.C * p.rows.first[p.rows.n_phases] * p.cols.first[p.cols.n_phases],
+        "chunks": 1,
+        "in_place": False,
+    }
