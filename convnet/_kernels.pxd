@@ -64,6 +64,7 @@ cdef extern from "convnet.h" nogil:
         int accumulate
 
     ctypedef struct cn_planar_t:
+        Py_ssize_t n_results, share, x_stride, y_stride
         Py_ssize_t n_columns
         const Py_ssize_t *column
         Py_ssize_t n_taps, tap_stride, row_stride
@@ -125,7 +126,7 @@ cdef extern from "convnet.h" nogil:
             void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
         ) noexcept nogil
         void (*gather)(
-            void *, const void *, const Py_ssize_t *, Py_ssize_t
+            void *, const void *, const Py_ssize_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t
         ) noexcept nogil
         void (*scatter)(
             void *, const void *, const Py_ssize_t *, Py_ssize_t

@@ -6,10 +6,12 @@ slab in L1, and sums columns of taps over it, one row of the product (an output 
 at a time. The sums of a strided input gradient's phases are woven to rows of pixels.
 """
 
+from libc.string cimport memset
+
 from convnet._blocks cimport padded
 from convnet._kernels cimport (
-    cn_kernels_t, cn_planar_t, cn_plane_t, cn_tile_t, cn_weave_t, give_back, plain_tile,
-    run_tasks, take_scratch,
+    cn_kernels_t, cn_planar_t, cn_plane_t, cn_tile_t, cn_weave_t, give_back, run_tasks,
+    take_scratch,
 )
 from convnet._operands cimport Image
 from convnet._planes cimport (
@@ -87,9 +89,8 @@ cdef int run_planar(
     tasks = plan_tasks(&p, work)
     num_threads = <int> min(num_threads, tasks)
     cdef Py_ssize_t indices = index_bytes(&p, KH, KW)
-    p.weights_bytes = (
-        planes.x.C * KH * KW * planes.kernels.itemsize + 63
-    ) // 64 * 64
+    p.weights_bytes = planes.slab_groups * product.R * planes.x.C * KH * KW
+    p.weights_bytes = (p.weights_bytes * planes.kernels.itemsize + 63) // 64 * 64
     p.workspace_bytes = workspace_bytes(&p)
     if plans is not None:
         plans.append(
@@ -166,7 +167,7 @@ cdef void planar_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef const Planes *planes = &p.planes
     cdef char *memory = p.workspaces + worker * p.workspace_bytes
     cdef char *weights = memory + plane_block_bytes(planes)
-    cdef Py_ssize_t group = i % p.n_group_tasks * p.task_groups, n, r
+    cdef Py_ssize_t group = i % p.n_group_tasks * p.task_groups, n
     cdef Py_ssize_t end = min(group + p.task_groups, p.product.G)
     cdef PlaneBlock block
     open_planes(planes, &block, i // p.n_group_tasks, memory)
@@ -174,10 +175,9 @@ cdef void planar_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         n = min(planes.slab_groups, end - group)
         load_planes(planes, &block, group, n, group + n < end)
         if p.in_parts:
-            sum_parts(p, &block, weights, group * p.product.R, n * p.product.R)
+            sum_parts(p, &block, weights, group, n)
         else:
-            for r in range(n * p.product.R):
-                sum_windows(p, &block, weights, group * p.product.R + r, r)
+            sum_windows(p, &block, weights, group, n)
         group += n
 
 
@@ -193,104 +193,124 @@ cdef char *find_y(
     )
 
 
-cdef const char *find_planes(
-    const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t r
-) noexcept nogil:
-    """The planes of the group that row r belongs to, of those in the slab."""
-    return block.slab + r // p.product.R * (
-        p.planes.x.C * p.planes.channel_stride * p.planes.kernels.itemsize
-    )
-
-
 cdef void load_weights(
-    const PlanarProduct *p, Py_ssize_t phase, char *weights, Py_ssize_t row
+    const PlanarProduct *p, Py_ssize_t phase, char *weights, Py_ssize_t group,
+    Py_ssize_t n,
 ) noexcept nogil:
-    cdef Py_ssize_t first = (
-        row // p.product.R * p.product.group_stride
-        + row % p.product.R * p.product.row_stride
-    )
-    p.planes.kernels.gather(
-        weights,
-        p.product.weight + first * p.planes.kernels.itemsize,
-        p.offset[phase],
-        p.n_weights[phase],
-    )
+    """The weights of a phase's taps, in their order, for all rows of n groups."""
+    cdef Py_ssize_t R = p.product.R, itemsize = p.planes.kernels.itemsize
+    for group in range(group, group + n):
+        p.planes.kernels.gather(
+            weights,
+            p.product.weight + group * p.product.group_stride * itemsize,
+            p.offset[phase],
+            p.n_weights[phase],
+            R,
+            p.product.row_stride,
+        )
+        weights += R * p.n_weights[phase] * itemsize
 
 
-cdef cn_tile_t finished_tile(const PlanarProduct *p, Py_ssize_t row) noexcept nogil:
-    """What becomes of the sums of a row."""
-    cdef cn_tile_t tile = plain_tile()
+cdef cn_planar_t describe_sums(
+    const PlanarProduct *p, Py_ssize_t phase, Py_ssize_t n
+) noexcept nogil:
+    """The sums of all rows of n groups."""
+    cdef cn_planar_t sums = p.sums[phase]
+    sums.n_results, sums.share = n * p.product.R, p.product.R
+    sums.x_stride = p.planes.x.C * p.planes.channel_stride
+    return sums
+
+
+cdef void describe_tile(
+    const PlanarProduct *p, cn_tile_t *tile, Py_ssize_t group
+) noexcept nogil:
+    """What becomes of the sums of rows from a group's first one on."""
+    memset(tile, 0, sizeof(cn_tile_t))
     tile.col_stride = 1
     if p.product.finish.bias != NULL:
-        tile.bias = p.product.finish.bias + row * p.planes.kernels.itemsize
+        tile.bias = p.product.finish.bias + (
+            group * p.product.R * p.planes.kernels.itemsize
+        )
     tile.accumulate = p.product.finish.accumulate
     tile.addend, tile.clip = p.product.finish.addend, p.product.finish.clip
     tile.low, tile.high = p.product.finish.low, p.product.finish.high
-    return tile
 
 
 cdef void sum_windows(
-    const PlanarProduct *p, const PlaneBlock *block, char *weights, Py_ssize_t row,
-    Py_ssize_t r,
+    const PlanarProduct *p, const PlaneBlock *block, char *weights, Py_ssize_t group,
+    Py_ssize_t n,
 ) noexcept nogil:
-    """One row of the product, finished, to the result; it is row r of the slab."""
-    cdef cn_tile_t tile = finished_tile(p, row)
-    cdef cn_planar_t sums = p.sums[0]
-    sums.n_rows, sums.n_cols = block.n_rows, block.n_cols
-    tile.y, tile.row_stride = find_y(p, block, row), p.y.sh
-    load_weights(p, 0, weights, row)
-    p.planes.kernels.planar_sum(&tile, find_planes(p, block, r), weights, &sums)
+    """All rows of n groups, finished, to the result."""
+    cdef cn_tile_t tile
+    cdef cn_planar_t sums = describe_sums(p, 0, n)
+    sums.n_rows, sums.n_cols, sums.y_stride = block.n_rows, block.n_cols, p.y.sc
+    describe_tile(p, &tile, group)
+    tile.y, tile.row_stride = find_y(p, block, group * p.product.R), p.y.sh
+    load_weights(p, 0, weights, group, n)
+    p.planes.kernels.planar_sum(&tile, block.slab, weights, &sums)
 
 
 cdef void sum_parts(
-    const PlanarProduct *p, const PlaneBlock *block, char *weights, Py_ssize_t row,
+    const PlanarProduct *p, const PlaneBlock *block, char *weights, Py_ssize_t group,
     Py_ssize_t n,
 ) noexcept nogil:
-    """Rows [row, row + n): their phases, one row of phases after another."""
-    cdef Py_ssize_t a, b, r
+    """All rows of n groups: their phases, one row of phases after another."""
+    cdef Py_ssize_t a, b, r, row = group * p.product.R, n_rows = n * p.product.R
+    cdef Py_ssize_t row_bytes = p.SW * p.part_size * p.planes.kernels.itemsize
     cdef Py_ssize_t found[MAX_STEP]
     cdef char *parts = weights + p.weights_bytes
-    cdef Py_ssize_t row_bytes = p.SW * p.part_size * p.planes.kernels.itemsize
     for a in range(p.SH):
         for b in range(p.SW):
             found[b] = b if p.n_weights[a * p.SW + b] > 0 else -1
-            for r in range(n if found[b] >= 0 else 0):
-                sum_part(p, block, weights, row + r, r, a, b)
+            if found[b] >= 0:
+                sum_part(p, block, weights, group, n, a, b)
         if p.y.sw == 1:
-            for r in range(n):
+            for r in range(n_rows):
                 weave_pixels(p, block, parts + r * row_bytes, found, row + r, a)
         else:
             for r in range(count_rows(p, block, a)):
-                weave_channels(p, block, parts, found, row, n, r, a)
+                weave_channels(p, block, parts, found, row, n_rows, r, a)
 
 
 cdef void sum_part(
-    const PlanarProduct *p, const PlaneBlock *block, char *weights, Py_ssize_t row,
-    Py_ssize_t r, Py_ssize_t a, Py_ssize_t b,
+    const PlanarProduct *p, const PlaneBlock *block, char *weights, Py_ssize_t group,
+    Py_ssize_t n, Py_ssize_t a, Py_ssize_t b,
 ) noexcept nogil:
-    """The sums of phase (a, b) of a row, finished, but not yet where they belong."""
-    cdef const cn_kernels_t *kernels = p.planes.kernels
-    cdef cn_tile_t tile = finished_tile(p, row)
-    cdef cn_planar_t sums = p.sums[a * p.SW + b]
-    cdef cn_plane_t from_plane, to_plane
+    """The sums of phase (a, b), finished, but not yet where they belong."""
+    cdef cn_planar_t sums = describe_sums(p, a * p.SW + b, n)
+    cdef cn_tile_t tile
     sums.n_rows = count_rows(p, block, a)
-    sums.n_cols = padded(kernels, block.n_cols)
-    tile.y = weights + p.weights_bytes + (
-        (r * p.SW + b) * p.part_size * kernels.itemsize
-    )
+    sums.n_cols = padded(p.planes.kernels, block.n_cols)
+    sums.y_stride = p.SW * p.part_size
+    describe_tile(p, &tile, group)
+    tile.y = weights + p.weights_bytes + b * p.part_size * p.planes.kernels.itemsize
     tile.row_stride = p.part_pitch
     if tile.accumulate:
-        from_plane.n_rows, from_plane.n_cols = sums.n_rows, block.n_cols
-        to_plane = from_plane
-        from_plane.row_stride, from_plane.col_stride = p.y.sh, p.y.sw
-        to_plane.row_stride, to_plane.col_stride = p.part_pitch, 1
-        kernels.add_plane(
-            tile.y, &to_plane,
-            find_y(p, block, row) + tile.addend * kernels.itemsize, &from_plane, False,
+        load_addends(p, block, &tile, group * p.product.R, sums.n_results)
+    load_weights(p, a * p.SW + b, weights, group, n)
+    p.planes.kernels.planar_sum(&tile, block.slab, weights, &sums)
+
+
+cdef void load_addends(
+    const PlanarProduct *p, const PlaneBlock *block, cn_tile_t *tile, Py_ssize_t row,
+    Py_ssize_t n,
+) noexcept nogil:
+    """Copy what is to be added from where it lies to the parts."""
+    cdef Py_ssize_t itemsize = p.planes.kernels.itemsize, r
+    cdef cn_plane_t source, part
+    source.n_rows, source.n_cols = block.n_rows, block.n_cols
+    part = source
+    source.row_stride, source.col_stride = p.y.sh, p.y.sw
+    part.row_stride, part.col_stride = p.part_pitch, 1
+    for r in range(n):
+        p.planes.kernels.add_plane(
+            <char *> tile.y + r * p.SW * p.part_size * itemsize,
+            &part,
+            find_y(p, block, row + r) + tile.addend * itemsize,
+            &source,
+            False,
         )
-        tile.addend = 0
-    load_weights(p, a * p.SW + b, weights, row)
-    kernels.planar_sum(&tile, find_planes(p, block, r), weights, &sums)
+    tile.addend = 0
 
 
 cdef inline Py_ssize_t count_rows(

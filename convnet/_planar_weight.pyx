@@ -218,28 +218,27 @@ cdef void add_block(
 ) noexcept nogil:
     """Add a block's pixels to the sums of rows [row, end)."""
     cdef const Planes *planes = &p.planes
-    cdef Py_ssize_t itemsize = planes.kernels.itemsize, group = row // p.R, n = 0
-    cdef Py_ssize_t end_group = (end - 1) // p.R + 1, first = group
-    cdef const char *slab
+    cdef Py_ssize_t itemsize = planes.kernels.itemsize, group, last, n, first_row = row
+    cdef Py_ssize_t stride = p.grad_y.sh, first_col = block.first_col
     cdef const char *grad
-    cdef Py_ssize_t stride = p.grad_y.sh, first_col = block.first_col, begin = row
     cdef cn_planar_t pixels = p.sums
     cdef cn_row_t grad_row = p.row
     pixels.n_rows, pixels.n_cols = block.n_rows, block.n_cols
+    pixels.share, pixels.y_stride = p.R, p.grad_y.sc
+    pixels.x_stride = planes.x.C * planes.channel_stride
     grad_row.IW = first_col + block.n_cols
     if p.copied:
         stride, first_col, grad_row.IW = p.grad_pitch, 0, block.n_cols
         grad_row.begin = grads
         grad_row.end = grads + (end - row) * p.grad_size * itemsize
-    for row in range(begin, end):
-        group = row // p.R
-        if group == first + n:
-            first, n = group, min(planes.slab_groups, end_group - group)
-            load_planes(planes, block, group, n, group + n < end_group)
-        slab = block.slab + (
-            (group - first) * planes.x.C * planes.channel_stride * itemsize
-        )
-        grad = grads + (row - begin) * p.grad_size * itemsize
+        pixels.y_stride = p.grad_size
+    while row < end:
+        # A task has whole groups, or some rows of one.
+        group, last = row // p.R, (end - 1) // p.R
+        n = min(planes.slab_groups, last - group + 1)
+        load_planes(planes, block, group, n, group + n <= last)
+        pixels.n_results = min(n * p.R, end - row)
+        grad = grads + (row - first_row) * p.grad_size * itemsize
         if not p.copied:
             grad = p.grad_y.data + itemsize * (
                 block.n * p.grad_y.sn
@@ -247,9 +246,11 @@ cdef void add_block(
                 + block.first_row * p.grad_y.sh
             )
         planes.kernels.planar_grad(
-            sums, row_sums(p) // 2, slab, grad, stride, first_col, &grad_row, &pixels
+            sums, row_sums(p) // 2, block.slab, grad, stride, first_col, &grad_row,
+            &pixels,
         )
-        sums += row_sums(p) * itemsize
+        sums += pixels.n_results * row_sums(p) * itemsize
+        row += pixels.n_results
 
 
 cdef void store_sums(

@@ -64,8 +64,8 @@ cdef void load_planes(
     bint more,
 ) noexcept nogil
 
-# The columns of taps of phase (a, b) in a group's planes, and for each tap the offset of
-# its weight; how many taps there are.
+# The columns of taps of phase (a, b) in a group's planes, and for each tap the offset
+# of its weight; how many taps there are.
 cdef Py_ssize_t place_columns(
     const Planes *p, Py_ssize_t a, Py_ssize_t b, Py_ssize_t channel_stride,
     Py_ssize_t KW, cn_planar_t *sums, Py_ssize_t *column, Py_ssize_t *offset,

@@ -4,7 +4,7 @@
 from convnet._kernels cimport CN_NO_ROW, cn_slab_t
 
 # Bytes of a slab: half an L1, with the result that is written beside it.
-cdef Py_ssize_t SLAB_BYTES = 24 * 1024
+cdef Py_ssize_t SLAB_BYTES = 16 * 1024
 cdef Py_ssize_t MAX_COLUMNS = 512
 # Rows of a kernel's tiles; a slab has enough for one of the smallest.
 cdef Py_ssize_t TALL = 7, FLAT = 4

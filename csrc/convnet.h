@@ -104,8 +104,11 @@ typedef struct {
 } cn_weave_t;
 
 /* Columns of taps over the planes of a slab: tap k of column q, for row r of the
- * result, is read at column[q] + k * tap_stride + r * row_stride. */
+ * result, is read at column[q] + k * tap_stride + r * row_stride.  There are n_results
+ * planes of results, y_stride apart; `share` of them in turn have the same x, and the
+ * next ones that x_stride further. */
 typedef struct {
+    ptrdiff_t n_results, share, x_stride, y_stride;
     ptrdiff_t n_columns;
     const ptrdiff_t *column;
     ptrdiff_t n_taps, tap_stride, row_stride;
