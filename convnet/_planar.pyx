@@ -324,20 +324,11 @@ cdef void weave(
     const PlanarProduct *p, const PlaneBlock *block, const char *parts, char *y,
     cn_weave_t *how,
 ) noexcept nogil:
-    """Rows of pixels from their parts, at most NR of each at a time."""
-    cdef const cn_kernels_t *kernels = p.planes.kernels
-    cdef Py_ssize_t panel, j
-    cdef Py_ssize_t n_cols = min(
-        block.n_cols * p.SW, p.y.W - block.first_col * p.SW
-    )
+    """Rows of pixels from their parts."""
     how.accumulate, how.col_stride = False, p.y.sw
     how.ways, how.part_stride = p.SW, p.part_size
-    for panel in range((block.n_cols + kernels.nr - 1) // kernels.nr):
-        j = panel * kernels.nr
-        how.n = min(n_cols - j * p.SW, kernels.nr * p.SW)
-        kernels.weave_rows(
-            y + j * p.SW * p.y.sw * kernels.itemsize, parts + j * kernels.itemsize, how
-        )
+    how.n = min(block.n_cols * p.SW, p.y.W - block.first_col * p.SW)
+    p.planes.kernels.weave_rows(y, parts, how)
 
 
 cdef void weave_pixels(

@@ -73,8 +73,7 @@ cdef void plan_planes(Planes *p) noexcept nogil:
         p.block_cols = (p.block_cols + lanes - 1) // lanes * lanes
         p.n_col_blocks = (p.y.W + p.block_cols - 1) // p.block_cols
     p.n_cols = p.block_cols + (p.cols.span - 1) // p.step_w
-    if p.step_w == 1:
-        p.n_cols = (p.n_cols + lanes - 1) // lanes * lanes
+    p.n_cols = (p.n_cols + lanes - 1) // lanes * lanes
     p.row_pitch = p.n_cols * p.step_w
     row_bytes = p.row_pitch * p.x.C * p.kernels.itemsize
     rows = max(0, SLAB_BYTES // row_bytes - p.rows.span) // p.step_h + 1
