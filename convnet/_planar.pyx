@@ -320,15 +320,15 @@ cdef inline Py_ssize_t count_rows(
     return min(block.n_rows, (p.y.H - a + p.SH - 1) // p.SH - block.first_row)
 
 
-cdef void weave(
-    const PlanarProduct *p, const PlaneBlock *block, const char *parts, char *y,
-    cn_weave_t *how,
+cdef cn_weave_t describe_weave(
+    const PlanarProduct *p, const PlaneBlock *block, const Py_ssize_t *found
 ) noexcept nogil:
     """Rows of pixels from their parts."""
-    how.accumulate, how.col_stride = False, p.y.sw
+    cdef cn_weave_t how
+    how.accumulate, how.col_stride, how.part = False, p.y.sw, found
     how.ways, how.part_stride = p.SW, p.part_size
     how.n = min(block.n_cols * p.SW, p.y.W - block.first_col * p.SW)
-    p.planes.kernels.weave_rows(y, parts, how)
+    return how
 
 
 cdef void weave_pixels(
@@ -336,12 +336,11 @@ cdef void weave_pixels(
     const Py_ssize_t *found, Py_ssize_t row, Py_ssize_t a,
 ) noexcept nogil:
     """The pixels of phase a in a row of the product, whose columns are neighbours."""
-    cdef cn_weave_t how
-    how.part, how.n_rows = found, count_rows(p, block, a)
+    cdef cn_weave_t how = describe_weave(p, block, found)
+    how.n_rows = count_rows(p, block, a)
     how.row_stride, how.x_row_stride = p.SH * p.y.sh, p.part_pitch
-    weave(
-        p, block, parts, find_y(p, block, row) + a * p.y.sh * p.planes.kernels.itemsize,
-        &how,
+    p.planes.kernels.weave_rows(
+        find_y(p, block, row) + a * p.y.sh * p.planes.kernels.itemsize, parts, &how
     )
 
 
@@ -351,10 +350,10 @@ cdef void weave_channels(
 ) noexcept nogil:
     """Pixel row i of phase a, in n rows of the product: channels may come last."""
     cdef Py_ssize_t itemsize = p.planes.kernels.itemsize
-    cdef cn_weave_t how
-    how.part, how.n_rows = found, n
-    how.row_stride, how.x_row_stride = p.y.sc, p.SW * p.part_size
-    weave(
-        p, block, parts + i * p.part_pitch * itemsize,
-        find_y(p, block, row) + (i * p.SH + a) * p.y.sh * itemsize, &how,
+    cdef cn_weave_t how = describe_weave(p, block, found)
+    how.n_rows, how.row_stride, how.x_row_stride = n, p.y.sc, p.SW * p.part_size
+    p.planes.kernels.weave_rows(
+        find_y(p, block, row) + (i * p.SH + a) * p.y.sh * itemsize,
+        parts + i * p.part_pitch * itemsize,
+        &how,
     )

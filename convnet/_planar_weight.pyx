@@ -39,7 +39,7 @@ cdef struct PlanarWeight:
     Py_ssize_t *offset              # of each sum in a row of grad_w
     Py_ssize_t task_rows, n_row_tasks, n_blocks, n_parts
     char *parts                     # (n_parts, G * R, T), or grad_w
-    Py_ssize_t sums_size            # of a row: whole vectors of them
+    Py_ssize_t sums_size            # of a task: all rows' terms, groups of LANES
     # Rows of grad_y whose pixels lie apart are copied, those of a task together.
     bint copied
     Py_ssize_t grad_pitch, grad_size, grads_bytes
@@ -93,8 +93,7 @@ cdef int run_planar_weight(
     p.workspace_bytes = (
         plane_block_bytes(planes)
         + p.grads_bytes
-        + (p.task_rows * 2 * planes.kernels.lanes + 1)
-        * p.sums_size * planes.kernels.itemsize
+        + (2 * planes.kernels.lanes + 1) * p.sums_size * planes.kernels.itemsize
         + 4095
     ) // 4096 * 4096
     if plans is not None:
@@ -124,8 +123,7 @@ cdef Py_ssize_t plan_tasks(PlanarWeight *p, double work) noexcept nogil:
     """Rows of a group, or of several groups, each; how many tasks there are."""
     cdef const Planes *planes = &p.planes
     cdef Py_ssize_t lanes = planes.kernels.lanes, rows = p.G * p.R, most
-    p.sums_size = (p.T + lanes - 1) // lanes * lanes
-    most = max(1, SUMS_BYTES // (2 * p.sums_size * lanes * planes.kernels.itemsize))
+    most = max(1, SUMS_BYTES // (2 * p.T * lanes * planes.kernels.itemsize))
     # Enough of them for the threads, should they be worth waking.
     p.task_rows = min(1 + <Py_ssize_t> (TASK_WORK / work * rows), rows, most)
     if p.task_rows >= p.R:
@@ -133,6 +131,7 @@ cdef Py_ssize_t plan_tasks(PlanarWeight *p, double work) noexcept nogil:
     p.n_row_tasks = (p.R + p.task_rows - 1) // p.task_rows * p.G
     if p.task_rows >= p.R:
         p.n_row_tasks = (rows + p.task_rows - 1) // p.task_rows
+    p.sums_size = padded(planes.kernels, p.task_rows * p.T)
     p.n_blocks = planes.n_row_blocks * planes.n_col_blocks * planes.y.N
     p.n_parts = 1
     if work > ENOUGH_TASKS * TASK_WORK:
@@ -196,7 +195,7 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         row = i % p.n_row_tasks // per_group * p.R
         end = min(row + p.R, row + (i % per_group + 1) * p.task_rows)
         row += i % per_group * p.task_rows
-    memset(sums, 0, (end - row) * row_sums(p) * planes.kernels.itemsize)
+    memset(sums, 0, 2 * tail(p) * planes.kernels.itemsize)
     for index in range(
         part * p.n_blocks // p.n_parts, (part + 1) * p.n_blocks // p.n_parts
     ):
@@ -207,9 +206,9 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     store_sums(p, sums, part, row, end)
 
 
-cdef inline Py_ssize_t row_sums(const PlanarWeight *p) noexcept nogil:
-    """Elements of a row's sums: those of whole vectors, and those of rows' ends."""
-    return 2 * p.sums_size * p.planes.kernels.lanes
+cdef inline Py_ssize_t tail(const PlanarWeight *p) noexcept nogil:
+    """How far from the sums of whole vectors those of rows' ends lie."""
+    return p.sums_size * p.planes.kernels.lanes
 
 
 cdef void add_block(
@@ -246,10 +245,9 @@ cdef void add_block(
                 + block.first_row * p.grad_y.sh
             )
         planes.kernels.planar_grad(
-            sums, row_sums(p) // 2, block.slab, grad, stride, first_col, &grad_row,
-            &pixels,
+            sums, tail(p), block.slab, grad, stride, first_col, &grad_row, &pixels
         )
-        sums += pixels.n_results * row_sums(p) * itemsize
+        sums += pixels.n_results * p.T * planes.kernels.lanes * itemsize
         row += pixels.n_results
 
 
@@ -259,14 +257,15 @@ cdef void store_sums(
     """Add up each tap's vector, and write them where they belong."""
     cdef const cn_kernels_t *kernels = p.planes.kernels
     cdef Py_ssize_t itemsize = kernels.itemsize
-    cdef char *totals = sums + (end - row) * row_sums(p) * itemsize
+    cdef char *totals = sums + 2 * tail(p) * itemsize
     cdef char *to = p.parts + (part * p.G * p.R + row) * p.T * itemsize
+    kernels.sum_lanes(
+        totals, sums, tail(p), p.grad_y.W % kernels.lanes,
+        padded(kernels, (end - row) * p.T),
+    )
     for _ in range(end - row):
-        kernels.sum_lanes(
-            totals, sums, row_sums(p) // 2, p.grad_y.W % kernels.lanes, p.sums_size
-        )
         kernels.scatter(to, totals, p.offset, p.T)
-        sums += row_sums(p) * itemsize
+        totals += p.T * itemsize
         to += p.T * itemsize
 
 
