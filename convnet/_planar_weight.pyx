@@ -125,7 +125,9 @@ cdef Py_ssize_t plan_tasks(PlanarWeight *p, double work) noexcept nogil:
     cdef Py_ssize_t lanes = planes.kernels.lanes, rows = p.G * p.R, most
     most = max(1, SUMS_BYTES // (2 * p.T * lanes * planes.kernels.itemsize))
     # Enough of them for the threads, should they be worth waking.
-    p.task_rows = min(1 + <Py_ssize_t> (TASK_WORK / work * rows), rows, most)
+    # Channels that come last are copied by whole vectors of them.
+    p.task_rows = max(1 + <Py_ssize_t> (TASK_WORK / work * rows), lanes)
+    p.task_rows = min(p.task_rows, rows, most)
     if p.task_rows >= p.R:
         p.task_rows = p.task_rows // p.R * p.R
     p.n_row_tasks = (p.R + p.task_rows - 1) // p.task_rows * p.G
