@@ -313,7 +313,7 @@ cdef const char *load_channels(
     cdef const char *first = x + c * g.x.sc * g.kernels.itemsize
     if g.direct:
         return first
-    slab.n_channels, slab.n_more, slab.channel_stride = n, 0, g.channel_stride
+    slab.n_channels, slab.channel_stride = n, g.channel_stride
     slab.x, slab.x_channel_stride = g.x_row, g.x.sc
     slab.n_rows, slab.row = block.n_slab_rows, block.slab_row
     slab.first_col = block.first_col * g.step_w + g.dw_min

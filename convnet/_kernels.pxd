@@ -30,7 +30,7 @@ cdef extern from "convnet.h" nogil:
         const void *end
 
     ctypedef struct cn_slab_t:
-        Py_ssize_t n_channels, x_channel_stride, channel_stride, n_more
+        Py_ssize_t n_channels, x_channel_stride, channel_stride
         Py_ssize_t n_rows
         const Py_ssize_t *row
         cn_row_t x
@@ -69,6 +69,8 @@ cdef extern from "convnet.h" nogil:
         const Py_ssize_t *column
         Py_ssize_t n_taps, tap_stride, row_stride
         Py_ssize_t n_rows, n_cols
+        const void *next[2]
+        Py_ssize_t n_next[2]
 
     ctypedef struct cn_strip_t:
         Py_ssize_t n_tiles

@@ -15,8 +15,9 @@ from convnet._kernels cimport (
 )
 from convnet._operands cimport Image
 from convnet._planes cimport (
-    MAX_STEP, PlaneBlock, Planes, add_phases, add_windows, fits_planes, load_planes,
-    open_planes, outline_planes, place_columns, plan_planes, plane_block_bytes,
+    MAX_STEP, PlaneBlock, Planes, add_phases, add_windows, count_blocks, fetch_block,
+    fits_planes, get_block, load_block, outline_planes, place_columns, plan_planes,
+    slab_bytes,
 )
 from convnet._product cimport Product
 
@@ -35,7 +36,7 @@ cdef struct PlanarProduct:
     cn_planar_t sums[MAX_STEP * MAX_STEP]           # of each phase
     Py_ssize_t *offset[MAX_STEP * MAX_STEP]         # of its weights
     Py_ssize_t n_weights[MAX_STEP * MAX_STEP]
-    Py_ssize_t task_groups, n_group_tasks
+    Py_ssize_t n_blocks, task_blocks
     # Sums of phases, and those that go to pixels apart, are parts: for each row of the
     # product SW of them, some rows of pixels each.
     bint in_parts
@@ -83,10 +84,13 @@ cdef int run_planar(
     else:
         add_windows(&planes.rows, KH, dilation[0], padding[0])
         add_windows(&planes.cols, KW, dilation[1], padding[1])
+    planes.G = product.G
     plan_planes(planes)
     work = 2.0 * product.G * product.R * planes.x.C * KH * KW
     work *= <double> planes.y.N * planes.y.H * planes.y.W
-    tasks = plan_tasks(&p, work)
+    p.n_blocks = count_blocks(planes)
+    p.task_blocks = 1 + <Py_ssize_t> min(TASK_WORK / work * p.n_blocks, 1e9)
+    tasks = (p.n_blocks + p.task_blocks - 1) // p.task_blocks
     num_threads = <int> min(num_threads, tasks)
     cdef Py_ssize_t indices = index_bytes(&p, KH, KW)
     p.weights_bytes = planes.slab_groups * product.R * planes.x.C * KH * KW
@@ -108,21 +112,6 @@ cdef int run_planar(
     return 0
 
 
-cdef Py_ssize_t plan_tasks(PlanarProduct *p, double work) noexcept nogil:
-    """Blocks by some groups each; how many tasks there are."""
-    cdef const Planes *planes = &p.planes
-    cdef Py_ssize_t G = p.product.G
-    cdef Py_ssize_t blocks = (
-        planes.n_row_blocks * planes.n_col_blocks * planes.y.N
-    )
-    cdef double group_work = work / G / blocks
-    p.task_groups = 1 + <Py_ssize_t> min(TASK_WORK / group_work, <double> G - 1)
-    if planes.x.sw != 1:
-        p.task_groups = min(max(p.task_groups, planes.slab_groups), G)
-    p.n_group_tasks = (G + p.task_groups - 1) // p.task_groups
-    return blocks * p.n_group_tasks
-
-
 cdef Py_ssize_t index_bytes(
     const PlanarProduct *p, Py_ssize_t KH, Py_ssize_t KW
 ) noexcept nogil:
@@ -138,7 +127,7 @@ cdef Py_ssize_t workspace_bytes(PlanarProduct *p) noexcept nogil:
     if p.in_parts:
         n = p.planes.slab_groups * p.product.R * p.SW
         n *= p.part_size * p.planes.kernels.itemsize
-    return (plane_block_bytes(&p.planes) + p.weights_bytes + n + 4095) // 4096 * 4096
+    return (slab_bytes(&p.planes) + p.weights_bytes + n + 4095) // 4096 * 4096
 
 
 cdef void place_phases(
@@ -162,23 +151,26 @@ cdef void place_phases(
 
 
 cdef void planar_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """A block, of some groups."""
+    """Some blocks. The pixels of the next one are fetched meanwhile."""
     cdef const PlanarProduct *p = <const PlanarProduct *> ctx
-    cdef const Planes *planes = &p.planes
+    cdef Py_ssize_t index = i * p.task_blocks
+    cdef Py_ssize_t end = min(index + p.task_blocks, p.n_blocks)
     cdef char *memory = p.workspaces + worker * p.workspace_bytes
-    cdef char *weights = memory + plane_block_bytes(planes)
-    cdef Py_ssize_t group = i % p.n_group_tasks * p.task_groups, n
-    cdef Py_ssize_t end = min(group + p.task_groups, p.product.G)
-    cdef PlaneBlock block
-    open_planes(planes, &block, i // p.n_group_tasks, memory)
-    while group < end:
-        n = min(planes.slab_groups, end - group)
-        load_planes(planes, &block, group, n, group + n < end)
+    cdef const char *slab
+    cdef PlaneBlock next_block, block = get_block(&p.planes, index)
+    cdef cn_planar_t sums
+    while index < end:
+        slab = load_block(&p.planes, &block, memory)
+        index += 1
+        memset(&sums, 0, sizeof(sums))
+        if index < end:
+            next_block = get_block(&p.planes, index)
+            fetch_block(&p.planes, &next_block, &sums)
         if p.in_parts:
-            sum_parts(p, &block, weights, group, n)
+            sum_parts(p, &block, slab, memory + slab_bytes(&p.planes))
         else:
-            sum_windows(p, &block, weights, group, n)
-        group += n
+            sum_windows(p, &block, slab, memory + slab_bytes(&p.planes), &sums)
+        block = next_block
 
 
 cdef char *find_y(
@@ -194,15 +186,14 @@ cdef char *find_y(
 
 
 cdef void load_weights(
-    const PlanarProduct *p, Py_ssize_t phase, char *weights, Py_ssize_t group,
-    Py_ssize_t n,
+    const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t phase, char *weights
 ) noexcept nogil:
-    """The weights of a phase's taps, in their order, for all rows of n groups."""
-    cdef Py_ssize_t R = p.product.R, itemsize = p.planes.kernels.itemsize
-    for group in range(group, group + n):
+    """The weights of a phase's taps, in their order, for all rows of a block."""
+    cdef Py_ssize_t R = p.product.R, itemsize = p.planes.kernels.itemsize, g
+    for g in range(block.group, block.group + block.n_groups):
         p.planes.kernels.gather(
             weights,
-            p.product.weight + group * p.product.group_stride * itemsize,
+            p.product.weight + g * p.product.group_stride * itemsize,
             p.offset[phase],
             p.n_weights[phase],
             R,
@@ -211,14 +202,15 @@ cdef void load_weights(
         weights += R * p.n_weights[phase] * itemsize
 
 
-cdef cn_planar_t describe_sums(
-    const PlanarProduct *p, Py_ssize_t phase, Py_ssize_t n
+cdef void describe_sums(
+    const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t phase, cn_planar_t *sums
 ) noexcept nogil:
-    """The sums of all rows of n groups."""
-    cdef cn_planar_t sums = p.sums[phase]
-    sums.n_results, sums.share = n * p.product.R, p.product.R
+    """The sums of all rows of a block."""
+    cdef const cn_planar_t *taps = &p.sums[phase]
+    sums.n_columns, sums.column, sums.n_taps = taps.n_columns, taps.column, taps.n_taps
+    sums.tap_stride, sums.row_stride = taps.tap_stride, taps.row_stride
+    sums.n_results, sums.share = block.n_groups * p.product.R, p.product.R
     sums.x_stride = p.planes.x.C * p.planes.channel_stride
-    return sums
 
 
 cdef void describe_tile(
@@ -237,25 +229,24 @@ cdef void describe_tile(
 
 
 cdef void sum_windows(
-    const PlanarProduct *p, const PlaneBlock *block, char *weights, Py_ssize_t group,
-    Py_ssize_t n,
+    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
+    cn_planar_t *sums,
 ) noexcept nogil:
-    """All rows of n groups, finished, to the result."""
+    """All rows of a block, finished, to the result."""
     cdef cn_tile_t tile
-    cdef cn_planar_t sums = describe_sums(p, 0, n)
+    describe_sums(p, block, 0, sums)
     sums.n_rows, sums.n_cols, sums.y_stride = block.n_rows, block.n_cols, p.y.sc
-    describe_tile(p, &tile, group)
-    tile.y, tile.row_stride = find_y(p, block, group * p.product.R), p.y.sh
-    load_weights(p, 0, weights, group, n)
-    p.planes.kernels.planar_sum(&tile, block.slab, weights, &sums)
+    describe_tile(p, &tile, block.group)
+    tile.y, tile.row_stride = find_y(p, block, block.group * p.product.R), p.y.sh
+    load_weights(p, block, 0, weights)
+    p.planes.kernels.planar_sum(&tile, slab, weights, sums)
 
 
 cdef void sum_parts(
-    const PlanarProduct *p, const PlaneBlock *block, char *weights, Py_ssize_t group,
-    Py_ssize_t n,
+    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights
 ) noexcept nogil:
-    """All rows of n groups: their phases, one row of phases after another."""
-    cdef Py_ssize_t a, b, r, row = group * p.product.R, n_rows = n * p.product.R
+    """All rows of a block: their phases, one row of phases after another."""
+    cdef Py_ssize_t a, b, r, n_rows = block.n_groups * p.product.R
     cdef Py_ssize_t row_bytes = p.SW * p.part_size * p.planes.kernels.itemsize
     cdef Py_ssize_t found[MAX_STEP]
     cdef char *parts = weights + p.weights_bytes
@@ -263,37 +254,38 @@ cdef void sum_parts(
         for b in range(p.SW):
             found[b] = b if p.n_weights[a * p.SW + b] > 0 else -1
             if found[b] >= 0:
-                sum_part(p, block, weights, group, n, a, b)
+                sum_part(p, block, slab, weights, a, b)
         if p.y.sw == 1:
             for r in range(n_rows):
-                weave_pixels(p, block, parts + r * row_bytes, found, row + r, a)
+                weave_pixels(p, block, parts + r * row_bytes, found, r, a)
         else:
             for r in range(count_rows(p, block, a)):
-                weave_channels(p, block, parts, found, row, n_rows, r, a)
+                weave_channels(p, block, parts, found, n_rows, r, a)
 
 
 cdef void sum_part(
-    const PlanarProduct *p, const PlaneBlock *block, char *weights, Py_ssize_t group,
-    Py_ssize_t n, Py_ssize_t a, Py_ssize_t b,
+    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
+    Py_ssize_t a, Py_ssize_t b,
 ) noexcept nogil:
     """The sums of phase (a, b), finished, but not yet where they belong."""
-    cdef cn_planar_t sums = describe_sums(p, a * p.SW + b, n)
+    cdef cn_planar_t sums
     cdef cn_tile_t tile
+    memset(&sums, 0, sizeof(sums))
+    describe_sums(p, block, a * p.SW + b, &sums)
     sums.n_rows = count_rows(p, block, a)
     sums.n_cols = padded(p.planes.kernels, block.n_cols)
     sums.y_stride = p.SW * p.part_size
-    describe_tile(p, &tile, group)
+    describe_tile(p, &tile, block.group)
     tile.y = weights + p.weights_bytes + b * p.part_size * p.planes.kernels.itemsize
     tile.row_stride = p.part_pitch
     if tile.accumulate:
-        load_addends(p, block, &tile, group * p.product.R, sums.n_results)
-    load_weights(p, a * p.SW + b, weights, group, n)
-    p.planes.kernels.planar_sum(&tile, block.slab, weights, &sums)
+        load_addends(p, block, &tile, sums.n_results)
+    load_weights(p, block, a * p.SW + b, weights)
+    p.planes.kernels.planar_sum(&tile, slab, weights, &sums)
 
 
 cdef void load_addends(
-    const PlanarProduct *p, const PlaneBlock *block, cn_tile_t *tile, Py_ssize_t row,
-    Py_ssize_t n,
+    const PlanarProduct *p, const PlaneBlock *block, cn_tile_t *tile, Py_ssize_t n
 ) noexcept nogil:
     """Copy what is to be added from where it lies to the parts."""
     cdef Py_ssize_t itemsize = p.planes.kernels.itemsize, r
@@ -306,7 +298,7 @@ cdef void load_addends(
         p.planes.kernels.add_plane(
             <char *> tile.y + r * p.SW * p.part_size * itemsize,
             &part,
-            find_y(p, block, row + r) + tile.addend * itemsize,
+            find_y(p, block, block.group * p.product.R + r) + tile.addend * itemsize,
             &source,
             False,
         )
@@ -333,27 +325,31 @@ cdef cn_weave_t describe_weave(
 
 cdef void weave_pixels(
     const PlanarProduct *p, const PlaneBlock *block, const char *parts,
-    const Py_ssize_t *found, Py_ssize_t row, Py_ssize_t a,
+    const Py_ssize_t *found, Py_ssize_t r, Py_ssize_t a,
 ) noexcept nogil:
-    """The pixels of phase a in a row of the product, whose columns are neighbours."""
+    """The pixels of phase a in row r of a block, whose columns are neighbours."""
     cdef cn_weave_t how = describe_weave(p, block, found)
     how.n_rows = count_rows(p, block, a)
     how.row_stride, how.x_row_stride = p.SH * p.y.sh, p.part_pitch
     p.planes.kernels.weave_rows(
-        find_y(p, block, row) + a * p.y.sh * p.planes.kernels.itemsize, parts, &how
+        find_y(p, block, block.group * p.product.R + r)
+        + a * p.y.sh * p.planes.kernels.itemsize,
+        parts,
+        &how,
     )
 
 
 cdef void weave_channels(
     const PlanarProduct *p, const PlaneBlock *block, const char *parts,
-    const Py_ssize_t *found, Py_ssize_t row, Py_ssize_t n, Py_ssize_t i, Py_ssize_t a,
+    const Py_ssize_t *found, Py_ssize_t n, Py_ssize_t i, Py_ssize_t a,
 ) noexcept nogil:
-    """Pixel row i of phase a, in n rows of the product: channels may come last."""
+    """Pixel row i of phase a, in all n rows of a block: channels may come last."""
     cdef Py_ssize_t itemsize = p.planes.kernels.itemsize
     cdef cn_weave_t how = describe_weave(p, block, found)
     how.n_rows, how.row_stride, how.x_row_stride = n, p.y.sc, p.SW * p.part_size
     p.planes.kernels.weave_rows(
-        find_y(p, block, row) + (i * p.SH + a) * p.y.sh * itemsize,
+        find_y(p, block, block.group * p.product.R)
+        + (i * p.SH + a) * p.y.sh * itemsize,
         parts + i * p.part_pitch * itemsize,
         &how,
     )

@@ -17,8 +17,8 @@ from convnet._kernels cimport (
 )
 from convnet._operands cimport Image
 from convnet._planes cimport (
-    PlaneBlock, Planes, add_windows, fits_planes, load_planes, open_planes,
-    outline_planes, place_columns, plan_planes, plane_block_bytes,
+    PlaneBlock, Planes, add_windows, fetch_block, fits_planes, get_block,
+    load_block, outline_planes, place_columns, plan_planes, slab_bytes,
 )
 
 # Operations of a task, and bytes of its sums.
@@ -81,6 +81,7 @@ cdef int run_planar_weight(
     p.grad_w, p.G, p.R, p.T = grad_w, G, R, x.x.C * KH * KW
     add_windows(&planes.rows, KH, dilation[0], padding[0])
     add_windows(&planes.cols, KW, dilation[1], padding[1])
+    planes.G = G
     plan_planes(planes)
     work = 2.0 * G * R * p.T * planes.y.N * planes.y.H * planes.y.W
     tasks = plan_tasks(&p, work)
@@ -91,7 +92,7 @@ cdef int run_planar_weight(
         parts_bytes = p.n_parts * G * R * p.T * planes.kernels.itemsize
         parts_bytes = (parts_bytes + 4095) // 4096 * 4096
     p.workspace_bytes = (
-        plane_block_bytes(planes)
+        slab_bytes(planes)
         + p.grads_bytes
         + (2 * planes.kernels.lanes + 1) * p.sums_size * planes.kernels.itemsize
         + 4095
@@ -154,7 +155,121 @@ cdef void plan_copies(PlanarWeight *p) noexcept nogil:
         p.grads_bytes = (p.grads_bytes + 63) // 64 * 64
 
 
-cdef void copy_grads(
+cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    """Some rows of grad_w, whole groups or a part of one, of one part of the blocks."""
+    cdef const PlanarWeight *p = <const PlanarWeight *> ctx
+    cdef Py_ssize_t part = i // p.n_row_tasks, n, row, end, first, last
+    cdef Py_ssize_t per_group = (p.R + p.task_rows - 1) // p.task_rows
+    cdef Py_ssize_t per_image = p.n_blocks // p.planes.y.N
+    cdef char *memory = p.workspaces + worker * p.workspace_bytes
+    cdef char *sums = memory + slab_bytes(&p.planes) + p.grads_bytes
+    row = i % p.n_row_tasks * p.task_rows
+    end = min(row + p.task_rows, p.G * p.R)
+    if p.task_rows < p.R:
+        row = i % p.n_row_tasks // per_group * p.R
+        end = min(row + p.R, row + (i % per_group + 1) * p.task_rows)
+        row += i % per_group * p.task_rows
+    memset(sums, 0, 2 * tail(p) * p.planes.kernels.itemsize)
+    first, last = part * p.n_blocks // p.n_parts, (part + 1) * p.n_blocks // p.n_parts
+    for n in range(first // per_image, (last - 1) // per_image + 1):
+        add_image(
+            p, memory, sums, n, max(first - n * per_image, 0),
+            min(last - n * per_image, per_image), row, end,
+        )
+    store_sums(p, sums, part, row, end)
+
+
+cdef inline Py_ssize_t tail(const PlanarWeight *p) noexcept nogil:
+    """How far from the sums of whole vectors those of rows' ends lie."""
+    return p.sums_size * p.planes.kernels.lanes
+
+
+cdef void add_image(
+    const PlanarWeight *p, char *memory, char *sums, Py_ssize_t n, Py_ssize_t first,
+    Py_ssize_t last, Py_ssize_t row, Py_ssize_t end,
+) noexcept nogil:
+    """Add blocks [first, last) of image n to the sums of rows [row, end)."""
+    cdef Py_ssize_t index, n_rows
+    cdef PlaneBlock block
+    cdef cn_planar_t pixels
+    while row < end:
+        for index in range(first, last):
+            block = find_block(p, n, index, row, end)
+            n_rows = min(block.n_groups * p.R, end - row)
+            memset(&pixels, 0, sizeof(pixels))
+            if index + 1 < last:
+                fetch_pixels(p, n, index + 1, row, end, &pixels)
+            elif row + n_rows < end:
+                fetch_pixels(p, n, first, row + n_rows, end, &pixels)
+            add_block(p, &block, memory, sums, row, n_rows, &pixels)
+        sums += n_rows * p.T * p.planes.kernels.lanes * p.planes.kernels.itemsize
+        row += n_rows
+
+
+cdef PlaneBlock find_block(
+    const PlanarWeight *p, Py_ssize_t n, Py_ssize_t index, Py_ssize_t row,
+    Py_ssize_t end,
+) noexcept nogil:
+    """Block `index` of an image, of as many groups as rows [row, end) have or fit."""
+    cdef PlaneBlock block = get_block(&p.planes, index)
+    block.n, block.group = n, row // p.R
+    block.n_groups = min(p.planes.slab_groups, (end - 1) // p.R - block.group + 1)
+    return block
+
+
+cdef inline const char *find_grad(
+    const PlanarWeight *p, const PlaneBlock *block, Py_ssize_t row
+) noexcept nogil:
+    """Column 0 of a block's first row of pixels in grad_y."""
+    return p.grad_y.data + p.planes.kernels.itemsize * (
+        block.n * p.grad_y.sn + row * p.grad_y.sc + block.first_row * p.grad_y.sh
+    )
+
+
+cdef void fetch_pixels(
+    const PlanarWeight *p, Py_ssize_t n, Py_ssize_t index, Py_ssize_t row,
+    Py_ssize_t end, cn_planar_t *pixels,
+) noexcept nogil:
+    """Tell what a block will read, of x and of grad_y."""
+    cdef PlaneBlock block = find_block(p, n, index, row, end)
+    cdef Py_ssize_t size = block.n_rows * p.grad_y.sh
+    fetch_block(&p.planes, &block, pixels)
+    if not p.copied and p.grad_y.sh == p.grad_y.W:
+        if p.planes.n_row_blocks == 1 and p.grad_y.sc == size:
+            size *= min(block.n_groups * p.R, end - row)
+        pixels.next[1] = find_grad(p, &block, row)
+        pixels.n_next[1] = size * p.planes.kernels.itemsize
+
+
+cdef void add_block(
+    const PlanarWeight *p, const PlaneBlock *block, char *memory, char *sums,
+    Py_ssize_t row, Py_ssize_t n_rows, cn_planar_t *pixels,
+) noexcept nogil:
+    """Add a block's pixels to the sums of rows [row, row + n_rows)."""
+    cdef const Planes *planes = &p.planes
+    cdef const char *slab = load_block(planes, block, memory)
+    cdef const char *grad = find_grad(p, block, row)
+    cdef Py_ssize_t stride = p.grad_y.sh, first_col = block.first_col
+    cdef cn_row_t grad_row = p.row
+    pixels.n_columns, pixels.column = p.sums.n_columns, p.sums.column
+    pixels.n_taps, pixels.tap_stride = p.sums.n_taps, p.sums.tap_stride
+    pixels.row_stride = p.sums.row_stride
+    pixels.n_rows, pixels.n_cols = block.n_rows, block.n_cols
+    pixels.n_results, pixels.share, pixels.y_stride = n_rows, p.R, p.grad_y.sc
+    pixels.x_stride = planes.x.C * planes.channel_stride
+    grad_row.IW = first_col + block.n_cols
+    if p.copied:
+        grad = copy_grads(p, block, memory + slab_bytes(planes), row, n_rows)
+        stride, first_col, grad_row.IW = p.grad_pitch, 0, block.n_cols
+        grad_row.begin = grad
+        grad_row.end = grad + n_rows * p.grad_size * planes.kernels.itemsize
+        pixels.y_stride = p.grad_size
+    planes.kernels.planar_grad(
+        sums, tail(p), slab, grad, stride, first_col, &grad_row, pixels
+    )
+
+
+cdef const char *copy_grads(
     const PlanarWeight *p, const PlaneBlock *block, char *memory, Py_ssize_t row,
     Py_ssize_t n_rows,
 ) noexcept nogil:
@@ -166,91 +281,15 @@ cdef void copy_grads(
     )
     cdef Py_ssize_t i, no_phase = 0
     for i in range(block.n_rows):
-        lines[i] = (block.first_row + i) * p.grad_y.sh
-    slab.n_channels, slab.n_more, slab.x_channel_stride = n_rows, 0, p.grad_y.sc
+        lines[i] = i * p.grad_y.sh
+    slab.n_channels, slab.x_channel_stride = n_rows, p.grad_y.sc
     slab.channel_stride, slab.n_rows, slab.row = p.grad_size, block.n_rows, lines
     slab.x = p.row
     slab.x.IW = p.grad_y.W
     slab.first_col, slab.step, slab.n_cols = block.first_col, 1, p.grad_pitch
     slab.n_phases, slab.phase, slab.pixel_stride = 1, &no_phase, 1
-    p.planes.kernels.fill_slab(
-        memory,
-        p.grad_y.data
-        + (block.n * p.grad_y.sn + row * p.grad_y.sc) * p.planes.kernels.itemsize,
-        &slab,
-    )
-
-
-cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Some rows of grad_w, of one part of the blocks."""
-    cdef const PlanarWeight *p = <const PlanarWeight *> ctx
-    cdef const Planes *planes = &p.planes
-    cdef Py_ssize_t part = i // p.n_row_tasks, index, row, end
-    cdef Py_ssize_t per_group = max(1, (p.R + p.task_rows - 1) // p.task_rows)
-    cdef char *memory = p.workspaces + worker * p.workspace_bytes
-    cdef char *grads = memory + plane_block_bytes(planes)
-    cdef char *sums = grads + p.grads_bytes
-    cdef PlaneBlock block
-    row = i % p.n_row_tasks * p.task_rows
-    end = min(row + p.task_rows, p.G * p.R)
-    if p.task_rows < p.R:
-        row = i % p.n_row_tasks // per_group * p.R
-        end = min(row + p.R, row + (i % per_group + 1) * p.task_rows)
-        row += i % per_group * p.task_rows
-    memset(sums, 0, 2 * tail(p) * planes.kernels.itemsize)
-    for index in range(
-        part * p.n_blocks // p.n_parts, (part + 1) * p.n_blocks // p.n_parts
-    ):
-        open_planes(planes, &block, index, memory)
-        if p.copied:
-            copy_grads(p, &block, grads, row, end - row)
-        add_block(p, &block, grads, sums, row, end)
-    store_sums(p, sums, part, row, end)
-
-
-cdef inline Py_ssize_t tail(const PlanarWeight *p) noexcept nogil:
-    """How far from the sums of whole vectors those of rows' ends lie."""
-    return p.sums_size * p.planes.kernels.lanes
-
-
-cdef void add_block(
-    const PlanarWeight *p, const PlaneBlock *block, const char *grads, char *sums,
-    Py_ssize_t row, Py_ssize_t end,
-) noexcept nogil:
-    """Add a block's pixels to the sums of rows [row, end)."""
-    cdef const Planes *planes = &p.planes
-    cdef Py_ssize_t itemsize = planes.kernels.itemsize, group, last, n, first_row = row
-    cdef Py_ssize_t stride = p.grad_y.sh, first_col = block.first_col
-    cdef const char *grad
-    cdef cn_planar_t pixels = p.sums
-    cdef cn_row_t grad_row = p.row
-    pixels.n_rows, pixels.n_cols = block.n_rows, block.n_cols
-    pixels.share, pixels.y_stride = p.R, p.grad_y.sc
-    pixels.x_stride = planes.x.C * planes.channel_stride
-    grad_row.IW = first_col + block.n_cols
-    if p.copied:
-        stride, first_col, grad_row.IW = p.grad_pitch, 0, block.n_cols
-        grad_row.begin = grads
-        grad_row.end = grads + (end - row) * p.grad_size * itemsize
-        pixels.y_stride = p.grad_size
-    while row < end:
-        # A task has whole groups, or some rows of one.
-        group, last = row // p.R, (end - 1) // p.R
-        n = min(planes.slab_groups, last - group + 1)
-        load_planes(planes, block, group, n, group + n <= last)
-        pixels.n_results = min(n * p.R, end - row)
-        grad = grads + (row - first_row) * p.grad_size * itemsize
-        if not p.copied:
-            grad = p.grad_y.data + itemsize * (
-                block.n * p.grad_y.sn
-                + row * p.grad_y.sc
-                + block.first_row * p.grad_y.sh
-            )
-        planes.kernels.planar_grad(
-            sums, tail(p), block.slab, grad, stride, first_col, &grad_row, &pixels
-        )
-        sums += pixels.n_results * p.T * planes.kernels.lanes * itemsize
-        row += pixels.n_results
+    p.planes.kernels.fill_slab(memory, find_grad(p, block, row), &slab)
+    return memory
 
 
 cdef void store_sums(

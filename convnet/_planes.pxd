@@ -28,14 +28,12 @@ cdef struct Planes:
     Axis rows, cols
     Py_ssize_t block_rows, block_cols, n_row_blocks, n_col_blocks
     Py_ssize_t slab_rows, n_cols, row_pitch, channel_stride
-    Py_ssize_t slab_groups          # that a slab holds together
+    Py_ssize_t G, slab_groups       # groups; those that a slab holds together
 
-# One block: its pixels, of image n; the rows that it reads; its thread's slab.
+# One block: its pixels, of image n and some groups.
 cdef struct PlaneBlock:
-    Py_ssize_t n, first_row, n_rows, first_col, n_cols
-    Py_ssize_t n_lines
-    Py_ssize_t *line
-    char *slab
+    Py_ssize_t n, group, n_groups
+    Py_ssize_t first_row, n_rows, first_col, n_cols
 
 # Whether a kernel of KH x KW taps over C channels is small enough to go plane by plane.
 cdef bint fits_planes(
@@ -52,16 +50,20 @@ cdef void add_phases(
 
 # Decide blocks and the layout of slabs, from the shapes alone.
 cdef void plan_planes(Planes *p) noexcept nogil
-cdef Py_ssize_t plane_block_bytes(const Planes *p) noexcept nogil
+cdef Py_ssize_t slab_bytes(const Planes *p) noexcept nogil
 
-# Turn to block `index`, in memory of plane_block_bytes; then bring in some groups, and
-# fetch the first lines of the next one if there are more.
-cdef void open_planes(
-    const Planes *p, PlaneBlock *block, Py_ssize_t index, char *memory
+# Blocks of all groups: how many there are, and which is the one of an index: parts of a
+# plane follow each other, then come other groups, then other images.
+cdef Py_ssize_t count_blocks(const Planes *p) noexcept nogil
+cdef PlaneBlock get_block(const Planes *p, Py_ssize_t index) noexcept nogil
+
+# Bring a block to memory of slab_bytes; where its planes begin. And tell sums what to
+# fetch for another one.
+cdef char *load_block(
+    const Planes *p, const PlaneBlock *block, char *memory
 ) noexcept nogil
-cdef void load_planes(
-    const Planes *p, const PlaneBlock *block, Py_ssize_t group, Py_ssize_t n_groups,
-    bint more,
+cdef void fetch_block(
+    const Planes *p, const PlaneBlock *block, cn_planar_t *sums
 ) noexcept nogil
 
 # The columns of taps of phase (a, b) in a group's planes, and for each tap the offset

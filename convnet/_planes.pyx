@@ -97,50 +97,83 @@ cdef inline Py_ssize_t lines_bytes(const Planes *p) noexcept nogil:
     return (p.slab_rows * sizeof(Py_ssize_t) + 63) // 64 * 64
 
 
-cdef Py_ssize_t plane_block_bytes(const Planes *p) noexcept nogil:
+cdef Py_ssize_t slab_bytes(const Planes *p) noexcept nogil:
     # A vector may be read from, and written to, the last pixel.
     cdef Py_ssize_t n = p.slab_groups * p.x.C * p.channel_stride
     n = (n + p.kernels.lanes) * p.kernels.itemsize
     return lines_bytes(p) + (n + 63) // 64 * 64
 
 
-cdef void open_planes(
-    const Planes *p, PlaneBlock *block, Py_ssize_t index, char *memory
-) noexcept nogil:
-    cdef Py_ssize_t i, ih
+cdef inline Py_ssize_t count_batches(const Planes *p) noexcept nogil:
+    return (p.G + p.slab_groups - 1) // p.slab_groups
+
+
+cdef Py_ssize_t count_blocks(const Planes *p) noexcept nogil:
+    return p.y.N * count_batches(p) * p.n_row_blocks * p.n_col_blocks
+
+
+cdef PlaneBlock get_block(const Planes *p, Py_ssize_t index) noexcept nogil:
+    cdef PlaneBlock block
     block.first_col = index % p.n_col_blocks * p.block_cols
     index = index // p.n_col_blocks
     block.first_row = index % p.n_row_blocks * p.block_rows
-    block.n = index // p.n_row_blocks
+    index = index // p.n_row_blocks
+    block.group = index % count_batches(p) * p.slab_groups
+    block.n = index // count_batches(p)
+    block.n_groups = min(p.slab_groups, p.G - block.group)
     block.n_rows = min(p.block_rows, p.y.H - block.first_row)
     block.n_cols = min(p.block_cols, p.y.W - block.first_col)
-    block.line, block.slab = <Py_ssize_t *> memory, memory + lines_bytes(p)
-    block.n_lines = (max(block.n_rows, FLAT) - 1) * p.step_h + p.rows.span
-    for i in range(block.n_lines):
-        ih = block.first_row * p.step_h + p.rows.low + i
-        block.line[i] = ih * p.x.sh if 0 <= ih < p.x.H else CN_NO_ROW
+    return block
 
 
-cdef void load_planes(
-    const Planes *p, const PlaneBlock *block, Py_ssize_t group, Py_ssize_t n_groups,
-    bint more,
+cdef inline const char *find_x(
+    const Planes *p, const PlaneBlock *block
 ) noexcept nogil:
-    cdef const char *x = p.x.data + (
-        (block.n * p.x.sn + group * p.x.C * p.x.sc) * p.kernels.itemsize
-    )
+    """Where the first of a block's planes begins."""
+    return p.x.data + (
+        block.n * p.x.sn + block.group * p.x.C * p.x.sc
+    ) * p.kernels.itemsize
+
+
+cdef void fetch_block(
+    const Planes *p, const PlaneBlock *block, cn_planar_t *sums
+) noexcept nogil:
+    """What lies together: the lines of a plane, and of all if they are whole planes."""
+    cdef Py_ssize_t first = max(0, block.first_row * p.step_h + p.rows.low)
+    cdef Py_ssize_t end = (block.first_row + block.n_rows - 1) * p.step_h
+    cdef Py_ssize_t n
+    end = min(p.x.H, end + p.rows.low + p.rows.span)
+    if p.x.sw != 1 or p.x.sh != p.x.W or end <= first:
+        return
+    n = (end - first) * p.x.sh
+    if p.x.sc == p.x.H * p.x.sh and p.n_row_blocks == 1:
+        n += (block.n_groups * p.x.C - 1) * p.x.sc
+    sums.next[0] = find_x(p, block) + first * p.x.sh * p.kernels.itemsize
+    sums.n_next[0] = n * p.kernels.itemsize
+
+
+cdef char *load_block(
+    const Planes *p, const PlaneBlock *block, char *memory
+) noexcept nogil:
+    cdef Py_ssize_t *line = <Py_ssize_t *> memory
+    cdef Py_ssize_t i, ih
     cdef cn_slab_t slab
     cdef Py_ssize_t phase[MAX_STEP]
-    cdef Py_ssize_t i
+    slab.n_rows = (max(block.n_rows, FLAT) - 1) * p.step_h + p.rows.span
+    for i in range(slab.n_rows):
+        ih = block.first_row * p.step_h + p.rows.low + i
+        line[i] = ih * p.x.sh if 0 <= ih < p.x.H else CN_NO_ROW
     for i in range(p.step_w):
         phase[i] = i
-    slab.n_channels, slab.n_more = n_groups * p.x.C, more
-    slab.x_channel_stride = p.x.sc
-    slab.channel_stride, slab.x = p.channel_stride, p.x_row
-    slab.n_rows, slab.row = block.n_lines, block.line
+    memory += lines_bytes(p)
+    slab.n_channels = block.n_groups * p.x.C
+    slab.x_channel_stride, slab.channel_stride = p.x.sc, p.channel_stride
+    slab.x, slab.row = p.x_row, line
     slab.first_col, slab.step = block.first_col * p.step_w + p.cols.low, p.step_w
     slab.n_cols, slab.n_phases, slab.phase = p.n_cols, p.step_w, phase
     slab.pixel_stride = 1
-    p.kernels.fill_slab(block.slab, x, &slab)
+    p.kernels.fill_slab(memory, find_x(p, block), &slab)
+    return memory
 
 
 cdef Py_ssize_t place_columns(
@@ -177,7 +210,7 @@ cdef dict outline_planes(
         "tasks": n_tasks,
         "scratch_bytes": scratch_bytes,
         "block": (p.block_rows, p.block_cols),
-        "blocks": p.n_row_blocks * p.n_col_blocks * p.y.N,
+        "blocks": count_blocks(p),
         "chunk": p.x.C * p.rows.first[p.rows.n_phases] * p.cols.first[p.cols.n_phases],
         "chunks": 1,
         "in_place": False,

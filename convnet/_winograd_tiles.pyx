@@ -139,7 +139,7 @@ cdef Py_ssize_t copy_strips(
     if n == 0:
         return 0
     slab.n_channels, slab.x_channel_stride = p.x.C, p.x.sc
-    slab.n_more, slab.channel_stride = 0, plane_stride(p)
+    slab.channel_stride = plane_stride(p)
     slab.n_rows, slab.row, slab.x = n, row, p.x_row
     slab.first_col, slab.step, slab.n_cols = col, 1, end - col
     slab.n_phases, slab.phase, slab.pixel_stride = 1, &no_phase, 0

@@ -54,7 +54,6 @@ typedef struct {
  * phases rise and lie in [0, step).  Turned, channels come last, pixel_stride apart. */
 typedef struct {
     ptrdiff_t n_channels, x_channel_stride, channel_stride;
-    ptrdiff_t n_more; /* channels that come next, and are fetched early */
     ptrdiff_t n_rows;
     const ptrdiff_t *row;
     cn_row_t x;
@@ -113,6 +112,8 @@ typedef struct {
     const ptrdiff_t *column;
     ptrdiff_t n_taps, tap_stride, row_stride;
     ptrdiff_t n_rows, n_cols; /* of the result */
+    const void *next[2];      /* what will be read soon: n_next bytes are fetched */
+    ptrdiff_t n_next[2];
 } cn_planar_t;
 
 enum { CN_MAX_POINTS = 6 };
