@@ -166,8 +166,9 @@ cdef void planar_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         if index < end:
             next_block = get_block(&p.planes, index)
             fetch_block(&p.planes, &next_block, &sums)
+            fetch_result(p, &next_block, &sums)
         if p.in_parts:
-            sum_parts(p, &block, slab, memory + slab_bytes(&p.planes))
+            sum_parts(p, &block, slab, memory + slab_bytes(&p.planes), &sums)
         else:
             sum_windows(p, &block, slab, memory + slab_bytes(&p.planes), &sums)
         block = next_block
@@ -183,6 +184,21 @@ cdef char *find_y(
         + block.first_row * p.SH * p.y.sh
         + block.first_col * p.SW * p.y.sw
     )
+
+
+cdef void fetch_result(
+    const PlanarProduct *p, const PlaneBlock *block, cn_planar_t *sums
+) noexcept nogil:
+    """Tell where a block's result goes: stores to what is far away take long."""
+    cdef Py_ssize_t first = block.first_row * p.SH
+    cdef Py_ssize_t n_rows = min(block.n_rows * p.SH, p.y.H - first)
+    cdef Py_ssize_t n = n_rows * p.y.sh
+    if p.y.sw != 1 or p.y.sh != p.y.W:
+        return
+    if p.planes.n_row_blocks == 1 and p.y.sc == n:
+        n *= block.n_groups * p.product.R
+    sums.next[1] = find_y(p, block, block.group * p.product.R)
+    sums.n_next[1] = n * p.planes.kernels.itemsize
 
 
 cdef void load_weights(
@@ -243,7 +259,8 @@ cdef void sum_windows(
 
 
 cdef void sum_parts(
-    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights
+    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
+    cn_planar_t *sums,
 ) noexcept nogil:
     """All rows of a block: their phases, one row of phases after another."""
     cdef Py_ssize_t a, b, r, n_rows = block.n_groups * p.product.R
@@ -254,7 +271,7 @@ cdef void sum_parts(
         for b in range(p.SW):
             found[b] = b if p.n_weights[a * p.SW + b] > 0 else -1
             if found[b] >= 0:
-                sum_part(p, block, slab, weights, a, b)
+                sum_part(p, block, slab, weights, a, b, sums)
         if p.y.sw == 1:
             for r in range(n_rows):
                 weave_pixels(p, block, parts + r * row_bytes, found, r, a)
@@ -265,13 +282,11 @@ cdef void sum_parts(
 
 cdef void sum_part(
     const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
-    Py_ssize_t a, Py_ssize_t b,
+    Py_ssize_t a, Py_ssize_t b, cn_planar_t *sums,
 ) noexcept nogil:
     """The sums of phase (a, b), finished, but not yet where they belong."""
-    cdef cn_planar_t sums
     cdef cn_tile_t tile
-    memset(&sums, 0, sizeof(sums))
-    describe_sums(p, block, a * p.SW + b, &sums)
+    describe_sums(p, block, a * p.SW + b, sums)
     sums.n_rows = count_rows(p, block, a)
     sums.n_cols = padded(p.planes.kernels, block.n_cols)
     sums.y_stride = p.SW * p.part_size
@@ -281,7 +296,8 @@ cdef void sum_part(
     if tile.accumulate:
         load_addends(p, block, &tile, sums.n_results)
     load_weights(p, block, a * p.SW + b, weights)
-    p.planes.kernels.planar_sum(&tile, slab, weights, &sums)
+    p.planes.kernels.planar_sum(&tile, slab, weights, sums)
+    sums.n_next[0] = sums.n_next[1] = 0         # fetched
 
 
 cdef void load_addends(
