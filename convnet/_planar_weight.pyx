@@ -59,7 +59,7 @@ cdef bint is_weight_planar(
     cdef double columns = (C * T + lanes - 1) // lanes * lanes
     return (
         planar < columns * (panels * kernels.mr * 0.6 + PACKING)
-        and fits_planes(C, KH, KW, stride, dilation)
+        and fits_planes(C, W, KH, KW, stride, dilation)
     )
 
 

@@ -35,9 +35,10 @@ cdef struct PlaneBlock:
     Py_ssize_t n, group, n_groups
     Py_ssize_t first_row, n_rows, first_col, n_cols
 
-# Whether a kernel of KH x KW taps over C channels is small enough to go plane by plane.
+# Whether a kernel of KH x KW taps over C channels, at W columns of the result, is small
+# enough to go plane by plane.
 cdef bint fits_planes(
-    Py_ssize_t C, Py_ssize_t KH, Py_ssize_t KW, stride, dilation
+    Py_ssize_t C, Py_ssize_t W, Py_ssize_t KH, Py_ssize_t KW, stride, dilation
 ) noexcept
 
 # The taps along an axis: of the convolution, or of the phases of its input gradient.

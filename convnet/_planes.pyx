@@ -10,19 +10,27 @@ cdef Py_ssize_t MAX_COLUMNS = 512
 cdef Py_ssize_t TALL = 7, FLAT = 4
 # Rows and columns that taps may span.
 cdef Py_ssize_t MAX_SPAN = 128
-# Terms of a sum.
-cdef Py_ssize_t MAX_TERMS = 2048
+# Terms of a sum, and elements of the slab that a tile needs.
+cdef Py_ssize_t MAX_TERMS = 2048, MAX_SLAB = 64 * 1024
 
 
 cdef bint fits_planes(
-    Py_ssize_t C, Py_ssize_t KH, Py_ssize_t KW, stride, dilation
+    Py_ssize_t C, Py_ssize_t W, Py_ssize_t KH, Py_ssize_t KW, stride, dilation
 ) noexcept:
+    cdef Py_ssize_t SH, SW, rows, cols
+    if stride[0] > MAX_STEP or stride[1] > MAX_STEP:
+        return False
+    if (KH - 1) * dilation[0] >= MAX_SPAN or (KW - 1) * dilation[1] >= MAX_SPAN:
+        return False
+    SH, SW = stride
+    rows, cols = (KH - 1) * dilation[0], (KW - 1) * dilation[1]
+    rows += TALL * SH
+    cols += min(W, MAX_COLUMNS) * SW
     return (
-        KH <= MAX_TAPS and KW <= MAX_TAPS
-        and stride[0] <= MAX_STEP and stride[1] <= MAX_STEP
-        and (KH - 1) * dilation[0] < MAX_SPAN
-        and (KW - 1) * dilation[1] < MAX_SPAN
+        KH <= MAX_TAPS
+        and KW <= MAX_TAPS
         and C * KH * KW <= MAX_TERMS
+        and C * rows * cols <= MAX_SLAB
     )
 
 

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""Sums over the planes of a slab: see ``_planar_sums.pxd``.
+
+The sums of a strided input gradient's phases are woven to rows of pixels; those of
+pixels that are no neighbours in memory (channels last) are put in their places at last.
+"""
+
+from libc.string cimport memset
+
+from convnet._blocks cimport padded
+from convnet._kernels cimport cn_planar_t, cn_plane_t, cn_tile_t, cn_weave_t
+from convnet._planes cimport MAX_STEP, PlaneBlock
+
+
+cdef char *find_y(
+    const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t row
+) noexcept nogil:
+    """Where a block's pixels begin in a row of the product, counted over all groups."""
+    return p.y.data + p.planes.kernels.itemsize * (
+        block.n * p.y.sn
+        + row * p.y.sc
+        + block.first_row * p.SH * p.y.sh
+        + block.first_col * p.SW * p.y.sw
+    )
+
+
+cdef void load_weights(
+    const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t phase, char *weights
+) noexcept nogil:
+    """The weights of a phase's taps, in their order, for all rows of a block."""
+    cdef Py_ssize_t R = p.product.R, itemsize = p.planes.kernels.itemsize, g
+    for g in range(block.group, block.group + block.n_groups):
+        p.planes.kernels.gather(
+            weights,
+            p.product.weight + g * p.product.group_stride * itemsize,
+            p.offset[phase],
+            p.n_weights[phase],
+            R,
+            p.product.row_stride,
+        )
+        weights += R * p.n_weights[phase] * itemsize
+
+
+cdef void describe_sums(
+    const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t phase, cn_planar_t *sums
+) noexcept nogil:
+    """The sums of all rows of a block."""
+    cdef const cn_planar_t *taps = &p.sums[phase]
+    sums.n_columns, sums.column, sums.n_taps = taps.n_columns, taps.column, taps.n_taps
+    sums.tap_stride, sums.row_stride = taps.tap_stride, taps.row_stride
+    sums.n_results, sums.share = block.n_groups * p.product.R, p.product.R
+    sums.x_stride = p.planes.x.C * p.planes.channel_stride
+
+
+cdef void describe_tile(
+    const PlanarProduct *p, cn_tile_t *tile, Py_ssize_t group
+) noexcept nogil:
+    """What becomes of the sums of rows from a group's first one on."""
+    memset(tile, 0, sizeof(cn_tile_t))
+    tile.col_stride = 1
+    if p.product.finish.bias != NULL:
+        tile.bias = p.product.finish.bias + (
+            group * p.product.R * p.planes.kernels.itemsize
+        )
+    tile.accumulate = p.product.finish.accumulate
+    tile.addend, tile.clip = p.product.finish.addend, p.product.finish.clip
+    tile.low, tile.high = p.product.finish.low, p.product.finish.high
+
+
+cdef void sum_windows(
+    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
+    cn_planar_t *sums,
+) noexcept nogil:
+    """All rows of a block, finished, to the result."""
+    cdef cn_tile_t tile
+    describe_sums(p, block, 0, sums)
+    sums.n_rows, sums.n_cols, sums.y_stride = block.n_rows, block.n_cols, p.y.sc
+    describe_tile(p, &tile, block.group)
+    tile.y, tile.row_stride = find_y(p, block, block.group * p.product.R), p.y.sh
+    load_weights(p, block, 0, weights)
+    p.planes.kernels.planar_sum(&tile, slab, weights, sums)
+
+
+cdef void sum_parts(
+    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
+    cn_planar_t *sums,
+) noexcept nogil:
+    """All rows of a block: their phases, one row of phases after another."""
+    cdef Py_ssize_t a, b, r, n_rows = block.n_groups * p.product.R
+    cdef Py_ssize_t row_bytes = p.SW * p.part_size * p.planes.kernels.itemsize
+    cdef Py_ssize_t found[MAX_STEP]
+    cdef char *parts = weights + p.weights_bytes
+    for a in range(p.SH):
+        for b in range(p.SW):
+            found[b] = b if p.n_weights[a * p.SW + b] > 0 else -1
+            if found[b] >= 0:
+                sum_part(p, block, slab, weights, a, b, sums)
+        if p.y.sw == 1:
+            for r in range(n_rows):
+                weave_pixels(p, block, parts + r * row_bytes, found, r, a)
+        else:
+            for r in range(count_rows(p, block, a)):
+                weave_channels(p, block, parts, found, n_rows, r, a)
+
+
+cdef void sum_part(
+    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
+    Py_ssize_t a, Py_ssize_t b, cn_planar_t *sums,
+) noexcept nogil:
+    """The sums of phase (a, b), finished, but not yet where they belong."""
+    cdef cn_tile_t tile
+    describe_sums(p, block, a * p.SW + b, sums)
+    sums.n_rows = count_rows(p, block, a)
+    sums.n_cols = padded(p.planes.kernels, block.n_cols)
+    sums.y_stride = p.SW * p.part_size
+    describe_tile(p, &tile, block.group)
+    tile.y = weights + p.weights_bytes + b * p.part_size * p.planes.kernels.itemsize
+    tile.row_stride = p.part_pitch
+    if tile.accumulate:
+        load_addends(p, block, &tile, sums.n_results)
+    load_weights(p, block, a * p.SW + b, weights)
+    p.planes.kernels.planar_sum(&tile, slab, weights, sums)
+    sums.n_next[0] = sums.n_next[1] = 0         # fetched
+
+
+cdef void load_addends(
+    const PlanarProduct *p, const PlaneBlock *block, cn_tile_t *tile, Py_ssize_t n
+) noexcept nogil:
+    """Copy what is to be added from where it lies to the parts."""
+    cdef Py_ssize_t itemsize = p.planes.kernels.itemsize, r
+    cdef cn_plane_t source, part
+    source.n_rows, source.n_cols = block.n_rows, block.n_cols
+    part = source
+    source.row_stride, source.col_stride = p.y.sh, p.y.sw
+    part.row_stride, part.col_stride = p.part_pitch, 1
+    for r in range(n):
+        p.planes.kernels.add_plane(
+            <char *> tile.y + r * p.SW * p.part_size * itemsize,
+            &part,
+            find_y(p, block, block.group * p.product.R + r) + tile.addend * itemsize,
+            &source,
+            False,
+        )
+    tile.addend = 0
+
+
+cdef inline Py_ssize_t count_rows(
+    const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t a
+) noexcept nogil:
+    """How many of a block's rows have a pixel of phase a."""
+    return min(block.n_rows, (p.y.H - a + p.SH - 1) // p.SH - block.first_row)
+
+
+cdef cn_weave_t describe_weave(
+    const PlanarProduct *p, const PlaneBlock *block, const Py_ssize_t *found
+) noexcept nogil:
+    """Rows of pixels from their parts."""
+    cdef cn_weave_t how
+    how.accumulate, how.col_stride, how.part = False, p.y.sw, found
+    how.ways, how.part_stride = p.SW, p.part_size
+    how.n = min(block.n_cols * p.SW, p.y.W - block.first_col * p.SW)
+    return how
+
+
+cdef void weave_pixels(
+    const PlanarProduct *p, const PlaneBlock *block, const char *parts,
+    const Py_ssize_t *found, Py_ssize_t r, Py_ssize_t a,
+) noexcept nogil:
+    """The pixels of phase a in row r of a block, whose columns are neighbours."""
+    cdef cn_weave_t how = describe_weave(p, block, found)
+    how.n_rows = count_rows(p, block, a)
+    how.row_stride, how.x_row_stride = p.SH * p.y.sh, p.part_pitch
+    p.planes.kernels.weave_rows(
+        find_y(p, block, block.group * p.product.R + r)
+        + a * p.y.sh * p.planes.kernels.itemsize,
+        parts,
+        &how,
+    )
+
+
+cdef void weave_channels(
+    const PlanarProduct *p, const PlaneBlock *block, const char *parts,
+    const Py_ssize_t *found, Py_ssize_t n, Py_ssize_t i, Py_ssize_t a,
+) noexcept nogil:
+    """Pixel row i of phase a, in all n rows of a block: channels may come last."""
+    cdef Py_ssize_t itemsize = p.planes.kernels.itemsize
+    cdef cn_weave_t how = describe_weave(p, block, found)
+    how.n_rows, how.row_stride, how.x_row_stride = n, p.y.sc, p.SW * p.part_size
+    p.planes.kernels.weave_rows(
+        find_y(p, block, block.group * p.product.R)
+        + (i * p.SH + a) * p.y.sh * itemsize,
+        parts + i * p.part_pitch * itemsize,
+        &how,
+    )

@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""Convolutions of few channels a group: depthwise, grouped, thin; all three passes."""
+
+import numpy as np
+import pytest
+from cases import LAYOUTS, from_layout, shape_in, to_layout
+from numpy.testing import assert_array_equal
+from tolerance import tolerance
+
+import convnet
+from convnet import reference
+from convnet.functional.conv import Extras, convolve
+
+# name: (shape of x, shape of weight, options). Rows and columns end tiles everywhere.
+CALLS = {
+    "3x3": ((2, 19, 14, 14), (19, 1, 3, 3), {"padding": 1, "groups": 19}),
+    "narrow": ((2, 37, 7, 7), (37, 1, 3, 3), {"padding": 1, "groups": 37}),
+    "one row": ((1, 5, 1, 67), (5, 1, 1, 7), {"padding": (0, 3), "groups": 5}),
+    "one column": ((2, 5, 61, 1), (5, 1, 4, 1), {"groups": 5}),
+    "several blocks": ((1, 3, 95, 113), (3, 1, 5, 3), {"padding": 2, "groups": 3}),
+    "wide": ((1, 2, 9, 1049), (2, 1, 3, 5), {"padding": (1, 2), "groups": 2}),
+    "6 taps": ((1, 3, 17, 31), (3, 1, 6, 2), {"groups": 3}),
+    "7 taps": ((1, 3, 17, 31), (3, 1, 7, 7), {"padding": 3, "groups": 3}),
+    "11 taps": ((1, 3, 23, 31), (3, 1, 11, 9), {"padding": 5, "groups": 3}),
+    "stride 2": (
+        (2, 5, 29, 57),
+        (5, 1, 3, 3),
+        {"stride": 2, "padding": 1, "groups": 5},
+    ),
+    "stride 2, 7 taps": (
+        (1, 3, 31, 26),
+        (3, 1, 7, 5),
+        {"stride": 2, "padding": (3, 2), "groups": 3},
+    ),
+    "stride 3 x 4": (
+        (1, 5, 23, 47),
+        (5, 1, 2, 5),
+        {"stride": (3, 4), "padding": (0, 2), "groups": 5},
+    ),
+    "stride 1 x 2": ((1, 3, 16, 35), (3, 1, 3, 4), {"stride": (1, 2), "groups": 3}),
+    "stride 2 x 1": ((1, 3, 16, 35), (3, 1, 3, 4), {"stride": (2, 1), "groups": 3}),
+    "dilation": (
+        (1, 3, 27, 21),
+        (3, 1, 3, 3),
+        {"dilation": (3, 2), "padding": (3, 2), "groups": 3},
+    ),
+    "stride and dilation": (
+        (1, 3, 27, 31),
+        (3, 1, 3, 4),
+        {"stride": (2, 3), "dilation": (3, 2), "padding": 4, "groups": 3},
+    ),
+    "multiplier": ((2, 5, 13, 18), (15, 1, 3, 3), {"padding": 1, "groups": 5}),
+    "grouped": ((2, 12, 15, 29), (12, 4, 3, 3), {"padding": 1, "groups": 3}),
+    "grouped, strided": (
+        (1, 12, 15, 29),
+        (20, 3, 3, 3),
+        {"stride": 2, "padding": 1, "groups": 4},
+    ),
+    "thin": ((3, 1, 28, 28), (6, 1, 5, 5), {"padding": 2}),
+    "few outputs": ((1, 23, 15, 29), (3, 23, 3, 3), {"padding": 1}),
+}
+every_call = pytest.mark.parametrize("name", CALLS)
+
+
+def passes(x, w, grad_y, options, layout="NCHW", **how):
+    """Return all three passes of the same convolution, in NCHW."""
+    how = {**options, **how, "layout": layout, "algorithm": "direct"}
+    x, grad_y = to_layout(x, layout), to_layout(grad_y, layout)
+    return (
+        from_layout(convnet.conv2d(x, w, **how), layout),
+        from_layout(convnet.conv2d_grad_input(grad_y, w, x.shape, **how), layout),
+        convnet.conv2d_grad_weight(grad_y, x, w.shape, **how),
+    )
+
+
+def operands(rng, name, dtype=np.float32):
+    """Return x, weight, grad_y and the options of a named call."""
+    x_shape, w_shape, options = CALLS[name]
+    x, w = rng.standard_normal(x_shape), rng.standard_normal(w_shape)
+    y = reference.conv2d(x, w, **options)
+    grad_y = rng.standard_normal(y.shape)
+    return x.astype(dtype), w.astype(dtype), grad_y.astype(dtype), options
+
+
+def exact_passes(x, w, grad_y, options):
+    """Return what `passes` should, in doubles."""
+    x, w, grad_y = (array.astype(np.float64) for array in (x, w, grad_y))
+    return (
+        reference.conv2d(x, w, **options),
+        reference.conv2d_grad_input(grad_y, w, x.shape, **options),
+        reference.conv2d_grad_weight(grad_y, x, w.shape, **options),
+    )
+
+
+@every_call
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_agrees_with_the_reference(name, dtype, isa, rng):
+    x, w, grad_y, options = operands(rng, name, dtype)
+    taps = w[0, 0].size
+    terms = w[0].size, w.shape[0] // options.get("groups", 1) * taps, grad_y[:, 0].size
+    results = passes(x, w, grad_y, options)
+    for result, exact, n in zip(
+        results, exact_passes(x, w, grad_y, options), terms, strict=True
+    ):
+        assert result.dtype == dtype
+        assert np.max(np.abs(result - exact)) < tolerance(dtype, n, np.sqrt(n))
+
+
+@every_call
+def test_layouts_views_and_threads_give_the_same_bits(name, isa, rng):
+    x, w, grad_y, options = operands(rng, name)
+    expected = passes(x, w, grad_y, options, num_threads=1)
+    spaced = [np.full((*a.shape[:3], 2 * a.shape[3]), np.nan) for a in (x, grad_y)]
+    spaced = [a.astype(np.float32)[..., ::-2] for a in spaced]
+    for view, array in zip(spaced, (x, grad_y), strict=True):
+        view[...] = array
+    for results in (
+        passes(x, w, grad_y, options, num_threads=2),
+        passes(x, w, grad_y, options, num_threads=5),
+        passes(x, w, grad_y, options, "NHWC"),
+        passes(x[:, :, ::-1][:, :, ::-1], w, grad_y, options),
+        (
+            convnet.conv2d(spaced[0], w, **options, algorithm="direct"),
+            convnet.conv2d_grad_input(
+                spaced[1], w, x.shape, **options, algorithm="direct"
+            ),
+            convnet.conv2d_grad_weight(
+                spaced[1], spaced[0], w.shape, **options, algorithm="direct"
+            ),
+        ),
+    ):
+        for result, right in zip(results, expected, strict=True):
+            assert_array_equal(result, right)
+
+
+@every_call
+def test_an_infinity_reaches_what_sees_it_and_no_more(name, isa, rng):
+    # Vectors reach beyond the ends of rows: nothing there may be multiplied and kept.
+    x, w, grad_y, options = operands(rng, name)
+    x[0, 0, -1, -1] = grad_y[-1, -1, 0, 0] = np.inf
+    with np.errstate(invalid="ignore"):
+        results = passes(x, w, grad_y, options)
+        exact = exact_passes(x, w, grad_y, options)
+    for result, right in zip(results, exact, strict=True):
+        assert_array_equal(np.isfinite(result), np.isfinite(right))
+
+
+@every_call
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nothing_but_the_result_is_written(name, layout, isa, rng):
+    x, w, grad_y, options = operands(rng, name)
+    for result, run in zip(
+        passes(x, w, grad_y, options, layout)[:2],
+        (
+            lambda out: convnet.conv2d(
+                to_layout(x, layout), w, out=out, layout=layout, **options
+            ),
+            lambda out: convnet.conv2d_grad_input(
+                to_layout(grad_y, layout),
+                w,
+                shape_in(x.shape, layout),
+                out=out,
+                layout=layout,
+                **options,
+            ),
+        ),
+        strict=True,
+    ):
+        whole = np.full((*result.shape[:2], *(n + 3 for n in result.shape[2:])), 7.0)
+        whole = whole.astype(np.float32)
+        if layout == "NHWC":
+            whole = np.ascontiguousarray(whole.transpose(0, 2, 3, 1))
+            inside = whole[:, 1:-2, 2:-1]
+        else:
+            inside = whole[:, :, 1:-2, 2:-1]
+        run(inside)
+        expected = whole.copy()
+        inside[...] = 7
+        assert_array_equal(from_layout(expected, layout)[:, :, 1:-2, 2:-1], result)
+        assert (whole == 7).all()
+        expected_border = from_layout(expected, layout).copy()
+        expected_border[:, :, 1:-2, 2:-1] = 7
+        assert (expected_border == 7).all()
+
+
+@every_call
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_bias_residual_and_clip(name, layout, isa, rng):
+    x, w, _, options = operands(rng, name)
+    bias = rng.standard_normal(w.shape[0]).astype(np.float32)
+    steps = tuple(
+        options.get(key, default)
+        for key, default in (
+            ("stride", 1),
+            ("padding", 0),
+            ("dilation", 1),
+            ("groups", 1),
+        )
+    )
+    exact = reference.conv2d(x.astype(float), w.astype(float), **options)
+    residual = rng.standard_normal(exact.shape).astype(np.float32)
+    exact = np.clip(exact + bias[:, None, None] + residual, -0.5, 2.5)
+    # Strides as those of the result, and others, which must be copied.
+    spaced = np.repeat(to_layout(residual, layout), 2, -1)[..., ::2]
+    for added in to_layout(residual, layout), spaced:
+        extras = Extras(residual=added, clip=(-0.5, 2.5))
+        y = convolve(
+            to_layout(x, layout),
+            w,
+            bias,
+            steps,
+            extras,
+            layout=layout,
+            algorithm="direct",
+        )
+        n = w[0].size
+        error = np.abs(from_layout(y, layout) - exact)
+        assert np.max(error) < tolerance(np.float32, n, np.sqrt(n) + 3)
+        untied = np.broadcast_to(bias[:, None, None], exact.shape[1:])
+        tied = convolve(x, w, bias, steps, algorithm="direct")
+        y = convolve(
+            to_layout(x, layout), w, to_layout(untied, layout), steps, layout=layout
+        )
+        assert np.max(np.abs(from_layout(y, layout) - tied)) < tolerance(
+            np.float32, n, np.sqrt(n) + 3
+        )
+
+
+def test_scratch_is_bounded():
+    one = convnet.explain((1, 96, 112, 112), (96, 1, 7, 7), padding=3, groups=96)
+    many = convnet.explain((64, 960, 112, 112), (960, 1, 7, 7), padding=3, groups=960)
+    assert one.scratch_bytes == many.scratch_bytes < 2**20
+    for kind in "forward", "grad_input", "grad_weight":
+        for layout in LAYOUTS:
+            plan = convnet.explain(
+                shape_in((2, 62, 9, 5000), layout),
+                (31, 2, 3, 3),
+                stride=(2, 1),
+                groups=31,
+                kind=kind,
+                layout=layout,
+            )
+            assert plan.scratch_bytes < 8 * 2**20
