@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convnet import _kernels
+from convnet import _kernels, _planar, _planar_weight
 from convnet._geometry import Window
 
 ALGORITHMS = ("direct", "winograd2", "winograd4")
@@ -26,11 +26,11 @@ _policy = "default"
 # A call of less work is direct: the choice would cost more than it brings. So are thin
 # ones: transforms are for channels that are used many times.
 _SMALL_WORK, _THIN = 1e6, 3
-# Share of the FMA rate that the register tile reaches with the panels around it; for
-# Winograd's products, by the vectors of a panel of tiles.
-_DIRECT_RATE, _WINOGRAD_RATE = 0.74, {1: 0.56, 2: 0.62, 3: 0.75}
-# Cycles to pack a vector of pixels, and a weight.
-_PACKING_PIXELS, _PACKING = 5, 0.4
+# Share of the FMA rate that the register tile reaches in Winograd's products, by the
+# vectors of a panel of tiles.
+_WINOGRAD_RATE = {1: 0.56, 2: 0.62, 3: 0.75}
+# Cycles to pack a weight.
+_PACKING = 0.4
 # Cycles per vector of tiles and channel of the two transforms, and per panel of filters
 # and channel of the weights' one; and of that where they stay in the cache.
 _TRANSFORMS = {2: (210, 115, 41, 53), 4: (690, 355, 140, 103)}
@@ -135,11 +135,10 @@ def _fits(window: Window) -> bool:
 def _direct_cycles(product: Product, taps: int, prepared: bool) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
-    vectors = -(-N * H * W // lanes)
-    rows = -(-R // mr) * mr if mr < 2 * R else R
-    # Two multiply-adds a cycle.
-    multiply = vectors * (rows / 2 / _DIRECT_RATE + _PACKING_PIXELS)
-    return G * C * taps * (multiply + (0.0 if prepared else rows * _PACKING))
+    planar = N * H * W / lanes * _planar.planar_cycles(R, W, taps, lanes)
+    packed = -(-N * H * W // lanes) * _planar.packed_cycles(R, taps, mr)
+    packing = 0.0 if prepared else -(-R // mr) * mr * _PACKING
+    return G * C * taps * min(planar, packed + packing)
 
 
 def _winograd_cycles(product: Product, m: int, prepared: bool) -> float:
@@ -179,7 +178,9 @@ def _direct_gradient_cycles(product: Product, taps: int) -> float:
     columns = -(-C * taps // lanes) * lanes
     rows, pixels = -(-R // mr) * mr, N * H * W
     sums = pixels / 2 / lanes / _GRADIENT_RATES[0] + _STORING
-    return G * columns * (rows * sums + pixels * _TURNING)
+    packed = columns * (rows * sums + pixels * _TURNING)
+    planar = _planar_weight.planar_cycles(R, C, W, taps, lanes)
+    return G * min(packed, pixels / lanes * planar)
 
 
 def _winograd_gradient_cycles(product: Product, m: int) -> float:

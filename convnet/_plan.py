@@ -275,7 +275,7 @@ def _direct(call: _Call, algorithm: str, cycles: float) -> Candidate:
     if call.kind == "grad_weight":
         # Its sum runs over pixels, block by block.
         chunk, chunks = rows * columns, most["blocks"]
-    roundings = min(chunk, length) + chunks + 1
+    roundings = most.get("roundings", min(chunk, length) + chunks + 1)
     reason = (
         f"{len(outlines)} product{'s' if len(outlines) > 1 else ''} of "
         f"{most['blocks']} blocks of {rows} x {columns} pixels, "

@@ -10,7 +10,7 @@ from convnet._product cimport Product
 # plane than packed and multiplied.
 cdef bint is_better_planar(
     const Product *p, Py_ssize_t KH, Py_ssize_t KW, stride, dilation
-) noexcept
+) except -1
 
 # Run a described product, whose y are the result's strides and sizes: the convolution,
 # or its input gradient.

@@ -23,20 +23,31 @@ cdef double TASK_WORK = 4e5
 # Cycles of a vector: for each row of the product and tap, and to copy it to the slab;
 # those of packed products, for each panel of rows and tap, and to pack the vector (a
 # single tap is packed by the tile, for nearly nothing).
-cdef double SUMMING = 1.0, COPYING = 4.0, MULTIPLYING = 5.4, PACKING = 5.0
+cdef double SUMMING = 1.0, COPYING = 4.0
+cdef double MULTIPLYING = 5.4, PACKING = 5.0, PACKING_ONE = 1.0
+
+
+cpdef double planar_cycles(
+    Py_ssize_t R, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
+):
+    """Cycles per vector of pixels, channel and tap; rows have W pixels."""
+    cdef double vectors = (W + lanes - 1) // lanes * lanes / <double> W
+    return vectors * (R * SUMMING + COPYING / taps)
+
+
+cpdef double packed_cycles(Py_ssize_t R, Py_ssize_t taps, Py_ssize_t mr):
+    """The same of a packed product."""
+    return (R + mr - 1) // mr * MULTIPLYING + (PACKING if taps > 1 else PACKING_ONE)
 
 
 cdef bint is_better_planar(
     const Product *p, Py_ssize_t KH, Py_ssize_t KW, stride, dilation
-) noexcept:
+) except -1:
     cdef const cn_kernels_t *kernels = p.pixels.kernels
-    cdef Py_ssize_t lanes = kernels.lanes, W = p.pixels.y.W, C = p.pixels.x.C
-    cdef double vectors = (W + lanes - 1) // lanes * lanes / <double> W
-    cdef double panels = (p.R + kernels.mr - 1) // kernels.mr
-    cdef double planar = vectors * (p.R * SUMMING + COPYING / (KH * KW))
-    return (
-        planar < panels * MULTIPLYING + (PACKING if KH * KW > 1 else 1.0)
-        and fits_planes(C, W, KH, KW, stride, dilation)
+    cdef Py_ssize_t W = p.pixels.y.W, taps = KH * KW
+    cdef double planar = planar_cycles(p.R, W, taps, kernels.lanes)
+    return planar < packed_cycles(p.R, taps, kernels.mr) and fits_planes(
+        p.pixels.x.C, W, KH, KW, stride, dilation
     )
 
 

@@ -10,7 +10,7 @@ from convnet._operands cimport Image
 cdef bint is_weight_planar(
     const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Py_ssize_t KH,
     Py_ssize_t KW, stride, dilation
-) noexcept
+) except -1
 
 # Write the gradient of G groups of R x C x KH x KW weights to grad_w; with a list as
 # plans, append what would be done.

@@ -24,9 +24,9 @@ from convnet._planes cimport (
 # Operations of a task, and bytes of its sums.
 cdef double TASK_WORK = 1e6
 cdef Py_ssize_t SUMS_BYTES = 24 * 1024
-# Cycles for a vector of grad_y: for each tap and row; to copy x for each tap; and of a
-# packed product, for each panel of rows and vector of columns, for each tap.
-cdef double SUMMING = 1.3, COPYING = 5.0, MULTIPLYING = 10.0, PACKING = 6.0
+# Cycles for a vector of grad_y: for each tap and row; to copy x, for each channel; and
+# of a packed product, for each column: a panel of rows, and packing.
+cdef double SUMMING = 1.3, COPYING = 5.0, MULTIPLYING = 4.8, PACKING = 6.0
 
 
 cdef struct PlanarWeight:
@@ -47,19 +47,25 @@ cdef struct PlanarWeight:
     Py_ssize_t workspace_bytes
 
 
+cpdef double planar_cycles(
+    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
+):
+    """Cycles per vector of pixels of R x C channels; rows have W pixels."""
+    cdef double vectors = (W + lanes - 1) // lanes * lanes / <double> W
+    return vectors * C * (SUMMING * R * taps + COPYING)
+
+
 cdef bint is_weight_planar(
     const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Py_ssize_t KH,
     Py_ssize_t KW, stride, dilation
-) noexcept:
+) except -1:
     cdef const cn_kernels_t *kernels = x.kernels
-    cdef Py_ssize_t lanes = kernels.lanes, W = grad_y.W, T = KH * KW
-    cdef double vectors = (W + lanes - 1) // lanes * lanes / <double> W
-    cdef double planar = vectors * (SUMMING * R * C * T + COPYING * C)
     cdef double panels = (R + kernels.mr - 1) // kernels.mr
-    cdef double columns = (C * T + lanes - 1) // lanes * lanes
+    cdef double columns = padded(kernels, C * KH * KW)
+    cdef double planar = planar_cycles(R, C, grad_y.W, KH * KW, kernels.lanes)
     return (
-        planar < columns * (panels * kernels.mr * 0.6 + PACKING)
-        and fits_planes(C, W, KH, KW, stride, dilation)
+        planar < columns * (panels * MULTIPLYING + PACKING)
+        and fits_planes(C, grad_y.W, KH, KW, stride, dilation)
     )
 
 
@@ -98,11 +104,13 @@ cdef int run_planar_weight(
         + 4095
     ) // 4096 * 4096
     if plans is not None:
-        plans.append(
-            outline_planes(
-                planes, tasks, indices + parts_bytes + num_threads * p.workspace_bytes
-            )
-        )
+        scratch_bytes = indices + parts_bytes + num_threads * p.workspace_bytes
+        outline = outline_planes(planes, tasks, scratch_bytes)
+        # A lane adds up what it has of each row, then all lanes and parts are added.
+        outline["roundings"] = planes.y.N * planes.y.H * max(
+            1, planes.y.W // planes.kernels.lanes
+        ) + planes.kernels.lanes + p.n_parts
+        plans.append(outline)
         return 0
     scratch = <char *> take_scratch(
         indices + parts_bytes + num_threads * p.workspace_bytes
