@@ -94,8 +94,39 @@ prime.31.1x1          113   31x41 ->   61   1x1
 prime.17.5x5           23   17x59 ->   37   5x5 p2
 """
 
+# Depthwise, grouped and thin layers that the first list leaves out.
+THIN = """
+mnv3.dw3s2.112         16 112x112 ->   16   3x3 s2 p1 g16
+mnv3.dw5s2.56          72   56x56 ->   72   5x5 s2 p2 g72
+mnv2.dw3.7            960     7x7 ->  960   3x3 p1 g960
+mnv2.dw3s2.14         576   14x14 ->  576   3x3 s2 p1 g576
+efficientnet.dw5.14   672   14x14 ->  672   5x5 p2 g672
+efficientnet.dw5s2.28 240   28x28 ->  240   5x5 s2 p2 g240
+efficientnet.dw5.7   1152     7x7 -> 1152   5x5 p2 g1152
+convnext.dw7.28       192   28x28 ->  192   7x7 p3 g192
+convnext.dw7.7        768     7x7 ->  768   7x7 p3 g768
+xception.dw3.19       728   19x19 ->  728   3x3 p1 g728
+shufflenet.dw3s2      232   28x28 ->  232   3x3 s2 p1 g232
+shufflenet.1x1.g3     240   28x28 ->  240   1x1 g3
+resnext.14.g32        512   14x14 ->  512   3x3 p1 g32
+resnext.28.g32s2      512   56x56 ->  512   3x3 s2 p1 g32
+regnet.g16            336   28x28 ->  336   3x3 p1 g21
+deeplab.dw3d2         256   33x33 ->  256   3x3 p2 d2 g256
+replk.dw11             64   56x56 ->   64 11x11 p5 g64
+wavelet.m2             24   75x91 ->   48   3x3 p1 g24
+srcnn.first             1 200x200 ->   64   9x9 p4
+srcnn.last             32 200x200 ->    1   5x5 p2
+cifar.first             3   32x32 ->   16   3x3 p1
+mnist.first             1   28x28 ->   16   3x3 p1
+unet.rgb                3 128x160 ->   24   3x3 p1
+prime.dw3.5            37     5x5 ->   37   3x3 p1 g37
+prime.dw5.41           23   41x67 ->   23   5x5 p2 g23
+prime.dw3s3            19   61x83 ->   19   3x3 s3 g19
+prime.g7               77   29x31 ->  119   3x3 p1 g7
+"""
+
 # Each section is a table, and a geometric mean, of its own.
-SECTIONS = {"": LAYERS, "other networks": OTHERS}
+SECTIONS = {"": LAYERS, "other networks": OTHERS, "other thin layers": THIN}
 
 # The first pooling of ResNet-50; VGG's, early and late; Inception's; a global average;
 # LeNet's.
@@ -117,7 +148,9 @@ QUICK = (
 
 def names() -> list[str]:
     """Return the names of all layers and poolings."""
-    return [row.split()[0] for row in (LAYERS + OTHERS + POOLINGS).split("\n") if row]
+    return [
+        row.split()[0] for row in (LAYERS + OTHERS + THIN + POOLINGS).split("\n") if row
+    ]
 
 
 def matching(patterns: Sequence[str]) -> list[str]:

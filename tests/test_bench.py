@@ -147,6 +147,16 @@ def test_other_networks_are_dense_and_a_section_of_their_own(tmp_path):
     assert done.stdout.count("geometric mean") == 2
 
 
+def test_other_thin_layers_are_a_section_too():
+    thin = list(layers.convolutions(layers.names(), "other thin layers", "gw", 1))
+    assert len(thin) >= 20
+    assert all(case.G > 1 or min(case.IC, case.OC) < 33 for case in thin)
+    assert all(min(case.y_shape) > 0 for case in thin)
+    assert any(case.G == 1 for case in thin)
+    assert any(1 < case.G < case.IC for case in thin)
+    assert {(1, 1), (5, 5), (9, 9), (11, 11)} < {case.K for case in thin}
+
+
 def test_random_shapes_are_the_same_for_the_same_seed():
     shapes = selection.draw(40, seed=1)
     assert shapes == selection.draw(40, seed=1)
