@@ -21,10 +21,10 @@ from convnet._product cimport Product
 # Operations of a task, unless its block has more: some microseconds.
 cdef double TASK_WORK = 4e5
 # Cycles of a vector: for each row of the product and tap, and to copy it to the slab;
-# those of packed products, for each panel of rows and tap, and to pack the vector (a
-# single tap is packed by the tile, for nearly nothing).
+# those of packed products, for each row that panels have and tap, and to pack the
+# vector (a single tap is packed by the tile, for nearly nothing).
 cdef double SUMMING = 1.0, COPYING = 4.0
-cdef double MULTIPLYING = 5.4, PACKING = 5.0, PACKING_ONE = 1.0
+cdef double MULTIPLYING = 0.68, PACKING = 5.0, PACKING_ONE = 1.0
 
 
 cpdef double planar_cycles(
@@ -37,7 +37,8 @@ cpdef double planar_cycles(
 
 cpdef double packed_cycles(Py_ssize_t R, Py_ssize_t taps, Py_ssize_t mr):
     """The same of a packed product."""
-    return (R + mr - 1) // mr * MULTIPLYING + (PACKING if taps > 1 else PACKING_ONE)
+    cdef double packing = PACKING if taps > 1 else PACKING_ONE
+    return (R + mr - 1) // mr * mr * MULTIPLYING + packing
 
 
 cdef bint is_better_planar(

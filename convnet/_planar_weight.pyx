@@ -25,8 +25,10 @@ from convnet._planes cimport (
 cdef double TASK_WORK = 1e6
 cdef Py_ssize_t SUMS_BYTES = 24 * 1024
 # Cycles for a vector of grad_y: for each tap and row; to copy x, for each channel; and
-# of a packed product, for each column: a panel of rows, and packing.
-cdef double SUMMING = 1.3, COPYING = 5.0, MULTIPLYING = 4.8, PACKING = 6.0
+# of a packed product, for each column: a row that panels have, and packing.
+cdef double SUMMING = 1.3, COPYING = 5.0, MULTIPLYING = 0.6, PACKING = 6.0
+# Products that a lane adds up before it is added to a total: long chains round badly.
+cdef Py_ssize_t CHAIN = 512
 
 
 cdef struct PlanarWeight:
@@ -40,6 +42,9 @@ cdef struct PlanarWeight:
     Py_ssize_t task_rows, n_row_tasks, n_blocks, n_parts
     char *parts                     # (n_parts, G * R, T), or grad_w
     Py_ssize_t sums_size            # of a task: all rows' terms, groups of LANES
+    # Products that a block adds to a lane, at most; whether there are totals for them.
+    Py_ssize_t block_steps
+    bint has_totals
     # Rows of grad_y whose pixels lie apart are copied, those of a task together.
     bint copied
     Py_ssize_t grad_pitch, grad_size, grads_bytes
@@ -60,11 +65,11 @@ cdef bint is_weight_planar(
     Py_ssize_t KW, stride, dilation
 ) except -1:
     cdef const cn_kernels_t *kernels = x.kernels
-    cdef double panels = (R + kernels.mr - 1) // kernels.mr
+    cdef double rows = (R + kernels.mr - 1) // kernels.mr * kernels.mr
     cdef double columns = padded(kernels, C * KH * KW)
     cdef double planar = planar_cycles(R, C, grad_y.W, KH * KW, kernels.lanes)
     return (
-        planar < columns * (panels * MULTIPLYING + PACKING)
+        planar < columns * (rows * MULTIPLYING + PACKING)
         and fits_planes(C, grad_y.W, KH, KW, stride, dilation)
     )
 
@@ -100,16 +105,16 @@ cdef int run_planar_weight(
     p.workspace_bytes = (
         slab_bytes(planes)
         + p.grads_bytes
-        + (2 * planes.kernels.lanes + 1) * p.sums_size * planes.kernels.itemsize
+        + (4 * planes.kernels.lanes + 1) * p.sums_size * planes.kernels.itemsize
         + 4095
     ) // 4096 * 4096
     if plans is not None:
         scratch_bytes = indices + parts_bytes + num_threads * p.workspace_bytes
         outline = outline_planes(planes, tasks, scratch_bytes)
-        # A lane adds up what it has of each row, then all lanes and parts are added.
-        outline["roundings"] = planes.y.N * planes.y.H * max(
-            1, planes.y.W // planes.kernels.lanes
-        ) + planes.kernels.lanes + p.n_parts
+        # A chain and its last block, a total for each block, the lanes, the parts.
+        outline["roundings"] = (
+            CHAIN + p.block_steps + p.n_blocks + planes.kernels.lanes + p.n_parts
+        )
         plans.append(outline)
         return 0
     scratch = <char *> take_scratch(
@@ -144,10 +149,12 @@ cdef Py_ssize_t plan_tasks(PlanarWeight *p, double work) noexcept nogil:
         p.n_row_tasks = (rows + p.task_rows - 1) // p.task_rows
     p.sums_size = padded(planes.kernels, p.task_rows * p.T)
     p.n_blocks = planes.n_row_blocks * planes.n_col_blocks * planes.y.N
+    p.block_steps = planes.block_rows * max(1, planes.block_cols // lanes)
     p.n_parts = 1
     if work > ENOUGH_TASKS * TASK_WORK:
         p.n_parts = (ENOUGH_TASKS + p.n_row_tasks - 1) // p.n_row_tasks
         p.n_parts = min(p.n_blocks, p.n_parts)
+    p.has_totals = p.n_blocks // p.n_parts * p.block_steps > CHAIN
     return p.n_row_tasks * p.n_parts
 
 
@@ -177,19 +184,44 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         row = i % p.n_row_tasks // per_group * p.R
         end = min(row + p.R, row + (i % per_group + 1) * p.task_rows)
         row += i % per_group * p.task_rows
-    memset(sums, 0, 2 * tail(p) * p.planes.kernels.itemsize)
+    memset(sums, 0, (2 + 2 * p.has_totals) * tail(p) * p.planes.kernels.itemsize)
     first, last = part * p.n_blocks // p.n_parts, (part + 1) * p.n_blocks // p.n_parts
     for n in range(first // per_image, (last - 1) // per_image + 1):
         add_image(
             p, memory, sums, n, max(first - n * per_image, 0),
             min(last - n * per_image, per_image), row, end,
         )
+    if p.has_totals:
+        add_to_totals(p, sums, (end - row) * p.T)
     store_sums(p, sums, part, row, end)
 
 
 cdef inline Py_ssize_t tail(const PlanarWeight *p) noexcept nogil:
-    """How far from the sums of whole vectors those of rows' ends lie."""
+    """How far from the sums of whole vectors those of rows' ends lie.
+
+    Beyond both lie their totals.
+    """
     return p.sums_size * p.planes.kernels.lanes
+
+
+cdef inline bint ends_chain(const PlanarWeight *p, Py_ssize_t index) noexcept nogil:
+    return (index + 1) * p.block_steps // CHAIN > index * p.block_steps // CHAIN
+
+
+cdef void add_to_totals(
+    const PlanarWeight *p, char *sums, Py_ssize_t n
+) noexcept nogil:
+    """Add n sums, and those of rows' ends, to their totals, and begin anew."""
+    cdef Py_ssize_t itemsize = p.planes.kernels.itemsize
+    cdef cn_plane_t plane
+    plane.n_rows, plane.n_cols = 1, n * p.planes.kernels.lanes
+    plane.row_stride, plane.col_stride = 0, 1
+    for _ in range(2 if p.grad_y.W % p.planes.kernels.lanes else 1):
+        p.planes.kernels.add_plane(
+            sums + 2 * tail(p) * itemsize, &plane, sums, &plane, True
+        )
+        memset(sums, 0, plane.n_cols * itemsize)
+        sums += tail(p) * itemsize
 
 
 cdef void add_image(
@@ -210,6 +242,8 @@ cdef void add_image(
             elif row + n_rows < end:
                 fetch_pixels(p, n, first, row + n_rows, end, &pixels)
             add_block(p, &block, memory, sums, row, n_rows, &pixels)
+            if p.has_totals and ends_chain(p, n * p.n_blocks // p.planes.y.N + index):
+                add_to_totals(p, sums, n_rows * p.T)
         sums += n_rows * p.T * p.planes.kernels.lanes * p.planes.kernels.itemsize
         row += n_rows
 
@@ -306,8 +340,10 @@ cdef void store_sums(
     """Add up each tap's vector, and write them where they belong."""
     cdef const cn_kernels_t *kernels = p.planes.kernels
     cdef Py_ssize_t itemsize = kernels.itemsize
-    cdef char *totals = sums + 2 * tail(p) * itemsize
+    cdef char *totals = sums + 4 * tail(p) * itemsize
     cdef char *to = p.parts + (part * p.G * p.R + row) * p.T * itemsize
+    if p.has_totals:
+        sums += 2 * tail(p) * itemsize
     kernels.sum_lanes(
         totals, sums, tail(p), p.grad_y.W % kernels.lanes,
         padded(kernels, (end - row) * p.T),

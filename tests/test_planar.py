@@ -241,3 +241,16 @@ def test_scratch_is_bounded():
                 layout=layout,
             )
             assert plan.scratch_bytes < 8 * 2**20
+
+
+def test_long_sums_round_like_short_ones(isa, rng):
+    # Sums of a lane go to a total now and then: one chain would be 3,000 products long.
+    x = rng.standard_normal((3, 2, 120, 131)).astype(np.float32)
+    grad_y = rng.standard_normal(x.shape).astype(np.float32)
+    options = {"padding": 1, "groups": 2}
+    exact = reference.conv2d_grad_weight(
+        grad_y.astype(float), x.astype(float), (2, 1, 3, 3), **options
+    )
+    grad_w = convnet.conv2d_grad_weight(grad_y, x, (2, 1, 3, 3), **options)
+    size = np.sqrt(np.mean(exact**2))
+    assert np.sqrt(np.mean((grad_w - exact) ** 2)) < 8e-7 * size
