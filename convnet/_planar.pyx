@@ -164,7 +164,8 @@ cdef void planar_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
             sum_parts(p, &block, slab, memory + slab_bytes(&p.planes), &sums)
         else:
             sum_windows(p, &block, slab, memory + slab_bytes(&p.planes), &sums)
-        block = next_block
+        if index < end:
+            block = next_block
 
 
 cdef void fetch_result(
