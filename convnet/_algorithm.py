@@ -7,6 +7,7 @@ the same way. The constants were fitted to measurements of 50 shapes in four pas
 Xeon with AVX-512; on average the chosen algorithm took 0.2 % longer than the best.
 """
 
+import math
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -114,10 +115,9 @@ def estimates(
     gradient: bool = False,
 ) -> dict[str, float]:
     """Return the cycles that each algorithm takes which is possible and allowed."""
-    KH, KW = window.kernel
-    costs = {"direct": _direct_cycles(product, KH * KW, prepared)}
+    costs = {"direct": _direct_cycles(product, window, prepared)}
     if gradient:
-        costs["direct"] = _direct_gradient_cycles(product, KH * KW)
+        costs["direct"] = _direct_gradient_cycles(product, window)
     for m in (2, 4):
         if _fits(window) and f"winograd{m}" in ALLOWED[precision or _policy]:
             costs[f"winograd{m}"] = (
@@ -132,13 +132,22 @@ def _fits(window: Window) -> bool:
     return window.kernel == (3, 3) and window.stride == window.dilation == (1, 1)
 
 
-def _direct_cycles(product: Product, taps: int, prepared: bool) -> float:
+def _fits_planes(product: Product, window: Window) -> bool:
+    how = window.kernel, window.stride, window.dilation
+    return _planar.fits(product.channels, product.width, *how)
+
+
+def _direct_cycles(product: Product, window: Window, prepared: bool) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
-    planar = N * H * W / lanes * _planar.planar_cycles(R, W, taps, lanes)
-    packed = -(-N * H * W // lanes) * _planar.packed_cycles(R, taps, mr)
-    packing = 0.0 if prepared else -(-R // mr) * mr * _PACKING
-    return G * C * taps * min(planar, packed + packing)
+    taps = math.prod(window.kernel)
+    cycles = -(-N * H * W // lanes) * _planar.packed_cycles(R, taps, mr)
+    if not prepared:
+        cycles += -(-R // mr) * mr * _PACKING
+    if _fits_planes(product, window):
+        planar = N * H * W / lanes * _planar.planar_cycles(R, W, taps, lanes)
+        cycles = min(cycles, planar)
+    return G * C * taps * cycles
 
 
 def _winograd_cycles(product: Product, m: int, prepared: bool) -> float:
@@ -172,15 +181,18 @@ def _winograd_cycles(product: Product, m: int, prepared: bool) -> float:
     return G * (max(multiply, reread) + transform + before)
 
 
-def _direct_gradient_cycles(product: Product, taps: int) -> float:
+def _direct_gradient_cycles(product: Product, window: Window) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
+    taps = math.prod(window.kernel)
     columns = -(-C * taps // lanes) * lanes
     rows, pixels = -(-R // mr) * mr, N * H * W
     sums = pixels / 2 / lanes / _GRADIENT_RATES[0] + _STORING
-    packed = columns * (rows * sums + pixels * _TURNING)
-    planar = _planar_weight.planar_cycles(R, C, W, taps, lanes)
-    return G * min(packed, pixels / lanes * planar)
+    cycles = columns * (rows * sums + pixels * _TURNING)
+    if _fits_planes(product, window):
+        planar = _planar_weight.planar_cycles(R, C, W, taps, lanes)
+        cycles = min(cycles, pixels / lanes * planar)
+    return G * cycles
 
 
 def _winograd_gradient_cycles(product: Product, m: int) -> float:

@@ -41,6 +41,11 @@ cpdef double packed_cycles(Py_ssize_t R, Py_ssize_t taps, Py_ssize_t mr):
     return (R + mr - 1) // mr * mr * MULTIPLYING + packing
 
 
+def fits(Py_ssize_t C, Py_ssize_t W, kernel, stride, dilation):
+    """Whether C channels at rows of W pixels can go plane by plane."""
+    return fits_planes(C, W, kernel[0], kernel[1], stride, dilation)
+
+
 cdef bint is_better_planar(
     const Product *p, Py_ssize_t KH, Py_ssize_t KW, stride, dilation
 ) except -1:
