@@ -21,11 +21,12 @@ from convnet._blocks cimport (
     load_channels, open_block, outline, padded, place_block, plan_gather, require_slab,
 )
 from convnet._kernels cimport (
-    SLICE_WORK, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_plane_t,
-    cn_row_t, cn_tile_t, give_back, plain_tile, run_tasks, take_scratch,
+    SLICE_WORK, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_row_t,
+    cn_tile_t, give_back, plain_tile, run_tasks, take_scratch,
 )
 from convnet._operands cimport (
-    Image, add_tap, describe_array, describe_rows, place_tap_arrays, take_tap_memory,
+    Image, add_parts, add_tap, describe_array, describe_rows, place_tap_arrays,
+    take_tap_memory,
 )
 from convnet._planar_weight cimport is_weight_planar, run_planar_weight
 from convnet._weight_columns cimport (
@@ -147,7 +148,7 @@ cdef int run_weight_gradient(
                 turn_task, p, p.G * p.R, num_threads, 20.0 * p.n_parts * p.part_size
             )
         elif p.n_parts > 1:
-            add_parts(p)
+            add_parts(g.kernels, p.grad_w, p.sums, p.n_parts, p.part_size)
     finally:
         give_back(scratch)
     return 0
@@ -318,19 +319,3 @@ cdef void turn_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         p.n_parts,
         p.part_size,
     )
-
-
-cdef void add_parts(const WeightGradient *p) noexcept nogil:
-    """grad_w = the parts' sums, added in order."""
-    cdef Py_ssize_t part
-    cdef cn_plane_t plane
-    plane.n_rows, plane.n_cols = 1, p.part_size
-    plane.row_stride, plane.col_stride = 0, 1
-    for part in range(p.n_parts):
-        p.pixels.kernels.add_plane(
-            p.grad_w,
-            &plane,
-            p.sums + part * p.part_size * p.pixels.kernels.itemsize,
-            &plane,
-            part > 0,
-        )

@@ -5,7 +5,7 @@
 
 cimport numpy as cnp
 
-from convnet._kernels cimport cn_row_t
+from convnet._kernels cimport cn_kernels_t, cn_row_t
 
 # An (N, C, H, W) array: strides in elements, of either sign.
 cdef struct Image:
@@ -54,4 +54,10 @@ cdef Py_ssize_t *take_tap_memory(Py_ssize_t n) except NULL
 cdef void place_tap_arrays(Taps *taps, Py_ssize_t *memory, Py_ssize_t n) noexcept nogil
 cdef void add_tap(
     Taps *taps, Py_ssize_t dh, Py_ssize_t dw, Py_ssize_t w
+) noexcept nogil
+
+# y = the sum, in order, of n_parts parts of `size` elements each, one after another.
+cdef void add_parts(
+    const cn_kernels_t *kernels, char *y, const char *parts, Py_ssize_t n_parts,
+    Py_ssize_t size,
 ) noexcept nogil

@@ -3,7 +3,7 @@
 
 cimport numpy as cnp
 
-from convnet._kernels cimport cn_row_t, take_scratch
+from convnet._kernels cimport cn_kernels_t, cn_plane_t, cn_row_t, take_scratch
 
 cnp.import_array()
 
@@ -85,3 +85,16 @@ cdef void add_tap(
 ) noexcept nogil:
     taps.dh[taps.n], taps.dw[taps.n], taps.w[taps.n] = dh, dw, w
     taps.n += 1
+
+
+cdef void add_parts(
+    const cn_kernels_t *kernels, char *y, const char *parts, Py_ssize_t n_parts,
+    Py_ssize_t size,
+) noexcept nogil:
+    cdef Py_ssize_t part
+    cdef cn_plane_t plane
+    plane.n_rows, plane.n_cols, plane.row_stride, plane.col_stride = 1, size, 0, 1
+    for part in range(n_parts):
+        kernels.add_plane(
+            y, &plane, parts + part * size * kernels.itemsize, &plane, part > 0
+        )

@@ -7,10 +7,8 @@ sums are added in order.
 """
 
 from convnet._blocks cimport ENOUGH_TASKS, Gather, padded
-from convnet._kernels cimport (
-    cn_kernels_t, cn_plane_t, give_back, run_tasks, take_scratch,
-)
-from convnet._operands cimport Image
+from convnet._kernels cimport cn_kernels_t, give_back, run_tasks, take_scratch
+from convnet._operands cimport Image, add_parts
 from convnet._planar_weight_sums cimport CHAIN, PlanarWeight, weight_task
 from convnet._planes cimport (
     Planes, add_windows, fits_planes, outline_planes, place_columns, plan_planes,
@@ -100,7 +98,7 @@ cdef int run_planar_weight(
     try:
         run_tasks(weight_task, &p, tasks, num_threads, 2 * work)
         if p.n_parts > 1:
-            add_parts(&p)
+            add_parts(planes.kernels, grad_w, p.parts, p.n_parts, G * R * p.T)
     finally:
         give_back(scratch)
     return 0
@@ -141,18 +139,3 @@ cdef void plan_copies(PlanarWeight *p) noexcept nogil:
             p.task_rows * p.grad_size + planes.kernels.lanes
         ) * planes.kernels.itemsize + planes.block_rows * sizeof(Py_ssize_t)
         p.grads_bytes = (p.grads_bytes + 63) // 64 * 64
-
-
-cdef void add_parts(const PlanarWeight *p) noexcept nogil:
-    """grad_w = the parts' sums, added in order."""
-    cdef Py_ssize_t part, n = p.G * p.R * p.T
-    cdef cn_plane_t plane
-    plane.n_rows, plane.n_cols, plane.row_stride, plane.col_stride = 1, n, 0, 1
-    for part in range(p.n_parts):
-        p.planes.kernels.add_plane(
-            p.grad_w,
-            &plane,
-            p.parts + part * n * p.planes.kernels.itemsize,
-            &plane,
-            part > 0,
-        )
