@@ -91,6 +91,9 @@ cdef extern from "convnet.h" nogil:
         Py_ssize_t KH, KW, SH, SW, PT, PL, PB, PR, DH, DW
         Py_ssize_t divisor
         int count_include_pad
+        const void *x_end
+        const void *y_end
+        const void *index_end
 
     ctypedef struct cn_plane_t:
         Py_ssize_t n_rows, n_cols, row_stride, col_stride
@@ -163,16 +166,14 @@ cdef extern from "convnet.h" nogil:
             void *, int64_t *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t,
             Py_ssize_t,
         ) noexcept nogil
-        int (*check_indices)(
-            const int64_t *, const cn_pool_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t
-        ) noexcept nogil
-        void (*max_pool_grad)(
+        int (*max_pool_grad)(
             void *, const void *, const int64_t *, const cn_pool_t *, Py_ssize_t,
             Py_ssize_t, Py_ssize_t,
         ) noexcept nogil
         void (*avg_pool)(
             void *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t
         ) noexcept nogil
+        bint (*pools_columns)(const cn_pool_t *, int) noexcept nogil
         void (*avg_pool_grad)(
             void *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t
         ) noexcept nogil

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: MIT
 """Pooling drivers.
 
-A task is some rows of the result, counted through all channel planes of all images:
-many small planes or a part of a large one. How many follows from the shapes alone.
-Where channels lie side by side in all arrays, those of an image count as one plane.
+A task is some rows of the result, counted through all planes: many small planes or a
+part of a large one. How many follows from the shapes alone. Where channels lie side by
+side in all arrays, those of an image count as one plane; narrow planes, and those whose
+columns lie apart, are turned: a vector's lanes of them side by side in scratch memory.
 """
 
 cimport numpy as cnp
 
 from libc.stdint cimport int64_t
 
-from convnet._kernels cimport active_kernels, cn_kernels_t, cn_pool_t, run_tasks
-from convnet._operands cimport Image, describe_array
+from convnet._kernels cimport (
+    active_kernels, cn_kernels_t, cn_pool_t, give_back, run_tasks, take_scratch,
+)
+from convnet._pool_planes cimport (
+    Planes, are_even, describe_planes, find_plane, join_images, turn_in, turn_out,
+)
 
 cnp.import_array()
 
@@ -20,20 +25,30 @@ cnp.import_array()
 # to spread over threads and to let Ctrl-C in.
 cdef double TASK_WORK = 5e5
 
-# Rows [first, end) of the result, in one channel plane.
-ctypedef void (*operation_t)(
-    Pooling *p, Py_ssize_t plane, Py_ssize_t first, Py_ssize_t end
+cdef enum:
+    SLAB_BYTES = 128 * 1024         # of turned planes; at most, where a row needs more:
+    MOST_SLAB_BYTES = 1024 * 1024
+
+# Rows [first, end) of the result in so many planes side by side; whether that can be.
+ctypedef bint (*operation_t)(
+    const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
+    const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
 ) noexcept nogil
 
 
 cdef struct Pooling:
     const cn_kernels_t *kernels
     cn_pool_t window
-    Image x, y, index
-    int all_inside                  # indices: cleared by any task that finds a stray
+    Planes x, y, index
     operation_t operation
+    bint backward, all_right        # cleared by any task whose operation fails
+    Py_ssize_t n_channels, groups   # planes that count as one; such groups of an image
     Py_ssize_t plane_rows, n_rows, task_rows    # of a plane, of all planes, of a task
-    Py_ssize_t n_channels           # planes that count as one: channels side by side
+    bint turned
+    Py_ssize_t block_rows           # of turned planes
+    char *workspaces
+    Py_ssize_t workspace_bytes      # one for each thread, with slabs of x, y and index
+    Py_ssize_t slab_bytes[3]
 
 
 def max_forward(
@@ -43,20 +58,17 @@ def max_forward(
     """Write the maxima of windows to `y`, and where they were found to `indices`."""
     cdef Pooling p
     describe(&p, x, y, indices, kernel, stride, padding, dilation)
-    run(&p, max_rows, p.y.H, 1, num_threads)
+    run(&p, max_rows, False, num_threads)
 
 
 def max_backward(
     cnp.ndarray grad_y, cnp.ndarray indices, cnp.ndarray grad_x, kernel, stride,
     padding, dilation, int num_threads,
 ):
-    """Write the gradient to `grad_x`; if an index is wrong, nothing, and say False."""
+    """Write the gradient to `grad_x`, which has no gaps; tell if indices were right."""
     cdef Pooling p
     describe(&p, grad_x, grad_y, indices, kernel, stride, padding, dilation)
-    run(&p, check_rows, p.y.H, 1, num_threads)
-    if p.all_inside:
-        run_backward(&p, max_grad_rows, num_threads)
-    return bool(p.all_inside)
+    return run(&p, max_grad_rows, True, num_threads)
 
 
 def avg_forward(
@@ -67,7 +79,7 @@ def avg_forward(
     cdef Pooling p
     describe(&p, x, y, None, kernel, stride, padding, (1, 1))
     describe_average(&p, padding, count_include_pad, divisor)
-    run(&p, avg_rows, p.y.H, 1, num_threads)
+    run(&p, avg_rows, False, num_threads)
 
 
 def avg_backward(
@@ -78,7 +90,7 @@ def avg_backward(
     cdef Pooling p
     describe(&p, grad_x, grad_y, None, kernel, stride, padding, (1, 1))
     describe_average(&p, padding, count_include_pad, divisor)
-    run_backward(&p, avg_grad_rows, num_threads)
+    run(&p, avg_grad_rows, True, num_threads)
 
 
 cdef int describe(
@@ -86,21 +98,19 @@ cdef int describe(
 ) except -1:
     cdef cn_pool_t *w = &p.window
     p.kernels = active_kernels(<int> x.itemsize)
-    p.x, p.y = describe_array(x), describe_array(y)
-    p.index.data, p.all_inside = NULL, True
-    w.index_row_stride, w.index_col_stride = 0, 0
-    if indices is not None:
-        p.index = describe_array(indices)
-        w.index_row_stride, w.index_col_stride = p.index.sh, p.index.sw
-    p.n_channels = 1
-    if p.x.sc == p.y.sc == 1 and (indices is None or p.index.sc == 1):
-        p.n_channels = p.x.C if p.x.C >= p.kernels.lanes else 1
-    w.IH, w.IW, w.x_row_stride, w.x_col_stride = p.x.H, p.x.W, p.x.sh, p.x.sw
-    w.OH, w.OW, w.y_row_stride, w.y_col_stride = p.y.H, p.y.W, p.y.sh, p.y.sw
+    p.x, p.y = describe_planes(x), describe_planes(y)
+    p.index = describe_planes(y if indices is None else indices)
+    if indices is None:
+        p.index.image.data = NULL
     w.KH, w.KW = kernel[0], kernel[1]
     w.SH, w.SW = stride[0], stride[1]
     w.PT, w.PL = padding[0], padding[1]
     w.DH, w.DW = dilation[0], dilation[1]
+    w.IH, w.IW, w.OH, w.OW = p.x.image.H, p.x.image.W, p.y.image.H, p.y.image.W
+    w.x_row_stride, w.x_col_stride = p.x.image.sh, p.x.image.sw
+    w.y_row_stride, w.y_col_stride = p.y.image.sh, p.y.image.sw
+    w.index_row_stride, w.index_col_stride = p.index.image.sh, p.index.image.sw
+    w.x_end, w.y_end, w.index_end = p.x.row.end, p.y.row.end, p.index.row.end
     return 0
 
 
@@ -112,115 +122,182 @@ cdef int describe_average(
     return 0
 
 
-cdef int run_backward(Pooling *p, operation_t operation, int num_threads) except -1:
-    # Neighbouring tasks meet the same windows. Where tasks have no fewer rows than
-    # windows have, none meets more than twice as many as are its own.
-    cdef Py_ssize_t window_rows = p.window.KH * p.window.DH
-    return run(p, operation, p.x.H, min(window_rows, p.x.H), num_threads)
+cdef void group_planes(Pooling *p) noexcept nogil:
+    """Decide which planes go together, and whether they are turned for it."""
+    cdef Py_ssize_t lanes = p.kernels.lanes
+    p.turned, p.n_channels, p.workspace_bytes = False, 1, 0
+    if p.x.image.sc == p.y.image.sc == p.index.image.sc == 1 and p.x.image.C >= lanes:
+        p.n_channels = p.x.image.C
+    elif is_narrow(p) and fit_slabs(p):
+        if are_even(&p.x) and are_even(&p.y) and are_even(&p.index):
+            join_images(&p.x)
+            join_images(&p.y)
+            join_images(&p.index)
+        p.turned, p.n_channels = True, lanes
+    p.groups = (p.x.image.C + p.n_channels - 1) // p.n_channels
 
 
-cdef int run(
-    Pooling *p, operation_t operation, Py_ssize_t plane_rows, Py_ssize_t least_rows,
-    int num_threads,
-) except -1:
-    """Run an operation on all rows of the result, at least so many in a task."""
+cdef bint is_narrow(const Pooling *p) noexcept nogil:
+    """Whether rows fill less than half a vector, or are not for vectors at all."""
     cdef const cn_pool_t *w = &p.window
-    cdef double windows = <double> p.y.N * p.y.C * p.y.H * p.y.W
-    cdef double work = windows * w.KH * w.KW * 8
-    p.operation, p.plane_rows = operation, plane_rows
-    p.n_rows = p.x.N * (p.x.C // p.n_channels) * plane_rows
-    p.task_rows = max(least_rows, <Py_ssize_t> min(TASK_WORK * p.n_rows / work, 1e9))
-    return run_tasks(
-        rows_task, p, (p.n_rows + p.task_rows - 1) // p.task_rows, num_threads, work
+    if p.operation == max_grad_rows:
+        return False                    # scatters
+    return 2 * (w.OW if p.backward else w.IW) <= p.kernels.lanes or (
+        not p.kernels.pools_columns(w, p.backward)
     )
+
+
+cdef bint fit_slabs(Pooling *p) noexcept nogil:
+    """Cut planes into blocks whose slabs a thread can have."""
+    p.block_rows = p.plane_rows
+    while size_slabs(p) > SLAB_BYTES and p.block_rows > 1:
+        p.block_rows = (p.block_rows + 1) // 2
+    if p.workspace_bytes > MOST_SLAB_BYTES:
+        p.workspace_bytes = 0
+    return p.workspace_bytes > 0
+
+
+cdef Py_ssize_t size_slabs(Pooling *p) noexcept nogil:
+    """Set the bytes of a block's slabs: rows of the result, and what they need."""
+    cdef const cn_pool_t *w = &p.window
+    cdef double x_rows = p.block_rows, y_rows = p.block_rows, pixel
+    if p.backward:
+        y_rows = min(w.OH, (x_rows + (w.KH - 1.0) * w.DH) / w.SH + 2)
+    else:
+        x_rows = min(w.IH, (y_rows - 1) * w.SH + (w.KH - 1.0) * w.DH + 1)
+    pixel = p.kernels.lanes * p.kernels.itemsize
+    p.slab_bytes[0] = pad_bytes(x_rows * w.IW * pixel)
+    p.slab_bytes[1] = pad_bytes(y_rows * w.OW * pixel)
+    p.slab_bytes[2] = 0
+    if p.index.image.data != NULL:
+        p.slab_bytes[2] = pad_bytes(y_rows * w.OW * p.kernels.lanes * sizeof(int64_t))
+    p.workspace_bytes = p.slab_bytes[0] + p.slab_bytes[1] + p.slab_bytes[2]
+    p.workspace_bytes += pad_bytes(max(x_rows, y_rows) * sizeof(Py_ssize_t))
+    return p.workspace_bytes
+
+
+cdef Py_ssize_t pad_bytes(double n) noexcept nogil:
+    return (<Py_ssize_t> min(n, 1e15) // 64 + 1) * 64
+
+
+cdef bint run(
+    Pooling *p, operation_t operation, bint backward, int num_threads
+) except -1:
+    """Run an operation on all rows of its result; tell whether it could be."""
+    cdef const cn_pool_t *w = &p.window
+    cdef double work = <double> p.y.image.N * p.y.image.C * w.OH * w.OW * w.KH * w.KW * 8
+    cdef Py_ssize_t least = 1
+    p.operation, p.backward, p.all_right = operation, backward, True
+    p.plane_rows = w.OH
+    if backward:
+        # Neighbouring tasks meet the same windows. Where tasks have no fewer rows than
+        # windows have, none meets more than twice as many as are its own.
+        p.plane_rows, least = w.IH, min(w.IH, w.KH * w.DH)
+    group_planes(p)
+    p.n_rows = p.x.image.N * p.groups * p.plane_rows
+    p.task_rows = max(least, <Py_ssize_t> min(TASK_WORK * p.n_rows / work, 1e9))
+    p.workspaces = <char *> take_scratch(num_threads * p.workspace_bytes)
+    try:
+        run_tasks(
+            rows_task, p, (p.n_rows + p.task_rows - 1) // p.task_rows, num_threads, work
+        )
+    finally:
+        give_back(p.workspaces)
+    return p.all_right
 
 
 cdef void rows_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """Cut the rows of a task where planes end."""
     cdef Pooling *p = <Pooling *> ctx
     cdef Py_ssize_t row = i * p.task_rows, end = min(row + p.task_rows, p.n_rows)
-    cdef Py_ssize_t first, n
+    cdef Py_ssize_t group, first, n
     while row < end:
-        first = row % p.plane_rows
+        group, first = row // p.plane_rows, row % p.plane_rows
         n = min(p.plane_rows - first, end - row)
-        p.operation(p, row // p.plane_rows, first, first + n)
+        if p.turned:
+            n = min(n, p.block_rows)
+            turned_rows(p, group, first, first + n, worker)
+        elif not plane_rows(p, group, first, first + n):
+            p.all_right = False
         row += n
 
 
-cdef inline char *plane(
-    const Pooling *p, const Image *image, Py_ssize_t i, int itemsize
+cdef bint plane_rows(
+    const Pooling *p, Py_ssize_t group, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    """Plane i of an image, or the first one of group i, counting (n, c) in order."""
-    cdef Py_ssize_t groups = image.C // p.n_channels
-    return image.data + itemsize * (
-        i // groups * image.sn + i % groups * p.n_channels * image.sc
+    cdef Py_ssize_t n = group // p.groups, c = group % p.groups * p.n_channels
+    return p.operation(
+        p.kernels, find_plane(&p.x, n, c), find_plane(&p.y, n, c),
+        <int64_t *> find_plane(&p.index, n, c), &p.window, first, end, p.n_channels,
     )
 
 
-cdef inline int64_t *index_plane(const Pooling *p, Py_ssize_t i) noexcept nogil:
-    if p.index.data == NULL:
-        return NULL
-    return <int64_t *> plane(p, &p.index, i, sizeof(int64_t))
-
-
-cdef void max_rows(
-    Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
+cdef void turned_rows(
+    const Pooling *p, Py_ssize_t group, Py_ssize_t first, Py_ssize_t end, int worker
 ) noexcept nogil:
-    p.kernels.max_pool(
-        plane(p, &p.y, i, p.kernels.itemsize),
-        index_plane(p, i),
-        plane(p, &p.x, i, p.kernels.itemsize),
-        &p.window,
-        first,
-        end,
-        p.n_channels,
+    cdef cn_pool_t w = p.window
+    cdef Py_ssize_t n = group // p.groups, c = group % p.groups * p.n_channels
+    cdef Py_ssize_t count = min(p.n_channels, p.x.image.C - c), lanes = p.n_channels
+    cdef Py_ssize_t x_first = first, x_end = end, y_first = first, y_end = end
+    cdef char *x = p.workspaces + worker * p.workspace_bytes
+    cdef char *y = x + p.slab_bytes[0]
+    cdef char *index = y + p.slab_bytes[1]
+    cdef Py_ssize_t *row = <Py_ssize_t *> (index + p.slab_bytes[2])
+    if p.backward:
+        y_end = min(w.OH, (end - 1 + w.PT) // w.SH + 1)
+        y_first = min(y_end, max(0, first + w.PT - w.KH + w.SH) // w.SH)
+        turn_in(&p.y, find_plane(&p.y, n, c), y, y_first, y_end, count, lanes, row)
+    else:
+        x_first = max(0, first * w.SH - w.PT)
+        x_end = min(w.IH, (end - 1) * w.SH - w.PT + (w.KH - 1) * w.DH + 1)
+        turn_in(&p.x, find_plane(&p.x, n, c), x, x_first, x_end, count, lanes, row)
+    w.x_row_stride, w.x_col_stride = w.IW * lanes, lanes
+    w.y_row_stride = w.index_row_stride = w.OW * lanes
+    w.y_col_stride = w.index_col_stride = lanes
+    p.operation(
+        p.kernels,
+        x - x_first * w.x_row_stride * p.kernels.itemsize,
+        y - y_first * w.y_row_stride * p.kernels.itemsize,
+        NULL if p.index.image.data == NULL else
+        (<int64_t *> index) - y_first * w.index_row_stride,
+        &w, first, end, lanes,
     )
+    if p.backward:
+        turn_out(&p.x, find_plane(&p.x, n, c), x, first, end, count, lanes, row)
+        return
+    turn_out(&p.y, find_plane(&p.y, n, c), y, first, end, count, lanes, row)
+    if p.index.image.data != NULL:
+        turn_out(
+            &p.index, find_plane(&p.index, n, c), index, first, end, count, lanes, row
+        )
 
 
-cdef void check_rows(
-    Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
+cdef bint max_rows(
+    const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
+    const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
 ) noexcept nogil:
-    if not p.kernels.check_indices(
-        index_plane(p, i), &p.window, first, end, p.n_channels
-    ):
-        p.all_inside = False
+    kernels.max_pool(y, index, x, window, first, end, n_channels)
+    return True
 
 
-cdef void max_grad_rows(
-    Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
+cdef bint max_grad_rows(
+    const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
+    const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
 ) noexcept nogil:
-    p.kernels.max_pool_grad(
-        plane(p, &p.x, i, p.kernels.itemsize),
-        plane(p, &p.y, i, p.kernels.itemsize),
-        index_plane(p, i),
-        &p.window,
-        first,
-        end,
-        p.n_channels,
-    )
+    return kernels.max_pool_grad(x, y, index, window, first, end, n_channels)
 
 
-cdef void avg_rows(
-    Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
+cdef bint avg_rows(
+    const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
+    const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
 ) noexcept nogil:
-    p.kernels.avg_pool(
-        plane(p, &p.y, i, p.kernels.itemsize),
-        plane(p, &p.x, i, p.kernels.itemsize),
-        &p.window,
-        first,
-        end,
-        p.n_channels,
-    )
+    kernels.avg_pool(y, x, window, first, end, n_channels)
+    return True
 
 
-cdef void avg_grad_rows(
-    Pooling *p, Py_ssize_t i, Py_ssize_t first, Py_ssize_t end
+cdef bint avg_grad_rows(
+    const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
+    const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
 ) noexcept nogil:
-    p.kernels.avg_pool_grad(
-        plane(p, &p.x, i, p.kernels.itemsize),
-        plane(p, &p.y, i, p.kernels.itemsize),
-        &p.window,
-        first,
-        end,
-        p.n_channels,
-    )
+    kernels.avg_pool_grad(x, y, window, first, end, n_channels)
+    return True

@@ -144,6 +144,7 @@ typedef struct {
     ptrdiff_t KH, KW, SH, SW, PT, PL, PB, PR, DH, DW;
     ptrdiff_t divisor; /* averages: 0 = count the window's elements */
     int count_include_pad;
+    const void *x_end, *y_end, *index_end; /* memory that may be read ends there */
 } cn_pool_t;
 
 /* A plane of any strides, for element-wise work and sums. */

@@ -229,12 +229,17 @@ def max_pool2d_grad(
     check.has_shape(grad_y, "grad_y", y_shape)
     index = check.as_nchw(check.as_indices(indices, y_shape), "indices", channels_last)
     result = check.result(out, shape, grad_y.dtype, given)
-    if result.size:
-        gy = check.as_nchw(grad_y, "grad_y", channels_last)
-        gx = check.as_nchw(result, "out", channels_last)
-        if not _pool.max_backward(gy, index, gx, window.kernel, *window.steps, threads):
-            raise ValueError(
-                f"indices must lie in their windows, as max_pool2d returns them for "
-                f"x_shape {shape} and these windows: {window}"
-            )
+    if not result.size:
+        return result
+    # Only at the end is it known that all indices are right; until then `out` stays.
+    own = result if out is None else check.result(None, shape, grad_y.dtype, ())
+    gy = check.as_nchw(grad_y, "grad_y", channels_last)
+    gx = check.as_nchw(own, "out", channels_last)
+    if not _pool.max_backward(gy, index, gx, window.kernel, *window.steps, threads):
+        raise ValueError(
+            f"indices must lie in their windows, as max_pool2d returns them for "
+            f"x_shape {shape} and these windows: {window}"
+        )
+    if own is not result:
+        result[...] = own
     return result

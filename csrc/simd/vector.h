@@ -12,6 +12,8 @@
 #define CN_NR (CN_NRV * CN_LANES)
 #define CN_INLINE static inline __attribute__((always_inline))
 
+#define CN_INT_MAX ((CN_INT)(sizeof(CN_INT) == 4 ? INT32_MAX : INT64_MAX))
+
 typedef CN_T cn_vec __attribute__((vector_size(CN_VECTOR_BYTES)));
 typedef CN_T cn_vec_unaligned
         __attribute__((vector_size(CN_VECTOR_BYTES), aligned(sizeof(CN_T)), may_alias));
@@ -25,6 +27,12 @@ typedef CN_T cn_rows __attribute__((vector_size(CN_MR * sizeof(CN_T)),
                                     aligned(sizeof(CN_T)), may_alias));
 
 typedef CN_INT cn_mask __attribute__((vector_size(CN_VECTOR_BYTES)));
+typedef CN_INT cn_mask_unaligned
+        __attribute__((vector_size(CN_VECTOR_BYTES), aligned(sizeof(CN_T)), may_alias));
+
+CN_INLINE cn_mask cn_loadu_mask(const CN_INT *p) { return *(const cn_mask_unaligned *)p; }
+CN_INLINE void cn_storeu_mask(CN_INT *p, cn_mask v) { *(cn_mask_unaligned *)p = v; }
+
 
 /* Lanes of b where the mask's bits are set, of a elsewhere. */
 CN_INLINE cn_vec cn_select(cn_vec a, cn_vec b, cn_mask mask) {
@@ -40,11 +48,17 @@ CN_INLINE CN_T cn_clip_one(CN_T v, CN_T low, CN_T high) {
     return v < low ? low : v > high ? high : v;
 }
 
-/* Lanes [lo, hi) of v, zero elsewhere; lo and hi may lie anywhere. */
-CN_INLINE cn_vec cn_keep(cn_vec v, ptrdiff_t lo, ptrdiff_t hi) {
+/* 0, 1, 2, ... */
+CN_INLINE cn_mask cn_lane(void) {
     cn_mask lane;
     for (int l = 0; l < CN_LANES; l++)
         lane[l] = l;
+    return lane;
+}
+
+/* Lanes [lo, hi) of v, zero elsewhere; lo and hi may lie anywhere. */
+CN_INLINE cn_vec cn_keep(cn_vec v, ptrdiff_t lo, ptrdiff_t hi) {
+    const cn_mask lane = cn_lane();
     const CN_INT first = lo < 0 ? 0 : lo > CN_LANES ? CN_LANES : (CN_INT)lo;
     const CN_INT end = hi < 0 ? 0 : hi > CN_LANES ? CN_LANES : (CN_INT)hi;
     return (cn_vec)((cn_mask)v & (lane >= first) & (lane < end));
@@ -123,6 +137,11 @@ CN_INLINE void cn_untranspose(cn_vec *v, const ptrdiff_t n_rows) {
 
 CN_INLINE ptrdiff_t cn_clamp(ptrdiff_t value, ptrdiff_t low, ptrdiff_t high) {
     return value < low ? low : value > high ? high : value;
+}
+
+/* n elements in whole vectors. */
+CN_INLINE ptrdiff_t cn_pad_lanes(ptrdiff_t n) {
+    return (n + CN_LANES - 1) / CN_LANES * CN_LANES;
 }
 
 /* dst[j] = src[j] for j < len, fewer than LANES: by halves of a vector, quarters, ...

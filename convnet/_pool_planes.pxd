@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+#
+# Operands of a pooling, plane by plane, and rows of narrow planes turned: a vector's
+# lanes of planes side by side, as if they were channels that come last.
+
+cimport numpy as cnp
+
+from convnet._kernels cimport cn_kernels_t, cn_row_t
+from convnet._operands cimport Image
+
+cdef struct Planes:
+    const cn_kernels_t *kernels     # that copy its items: indices go as doubles
+    Image image                     # no data: there is none
+    cn_row_t row
+
+cdef Planes describe_planes(cnp.ndarray array) noexcept
+
+# All images as one with more channels, where all planes are equally far apart.
+cdef bint are_even(const Planes *p) noexcept nogil
+cdef void join_images(Planes *p) noexcept nogil
+
+# Channel c of image n.
+cdef char *find_plane(const Planes *p, Py_ssize_t n, Py_ssize_t c) noexcept nogil
+
+# Rows [first, end) of `count` planes, to and from a slab of `pitch` planes side by side.
+# `row` has room for as many numbers as there are rows.
+cdef void turn_in(
+    const Planes *p, const char *plane, char *slab, Py_ssize_t first, Py_ssize_t end,
+    Py_ssize_t count, Py_ssize_t pitch, Py_ssize_t *row,
+) noexcept nogil
+cdef void turn_out(
+    const Planes *p, char *plane, const char *slab, Py_ssize_t first, Py_ssize_t end,
+    Py_ssize_t count, Py_ssize_t pitch, Py_ssize_t *row,
+) noexcept nogil
