@@ -243,10 +243,17 @@ cdef void turned_rows(
     cdef char *y = x + p.slab_bytes[0]
     cdef char *index = y + p.slab_bytes[1]
     cdef Py_ssize_t *row = <Py_ssize_t *> (index + p.slab_bytes[2])
+    # Planes of a single pixel are side by side already.
+    cdef bint single = w.OH * w.OW == 1 and p.y.image.sc == 1 and count == lanes
+    single = single and (p.index.image.data == NULL or p.index.image.sc == 1)
+    if single:
+        y = find_plane(&p.y, n, c)
+        index = find_plane(&p.index, n, c)
     if p.backward:
         y_end = min(w.OH, (end - 1 + w.PT) // w.SH + 1)
         y_first = min(y_end, max(0, first + w.PT - w.KH + w.SH) // w.SH)
-        turn_in(&p.y, find_plane(&p.y, n, c), y, y_first, y_end, count, lanes, row)
+        if not single:
+            turn_in(&p.y, find_plane(&p.y, n, c), y, y_first, y_end, count, lanes, row)
     else:
         x_first = max(0, first * w.SH - w.PT)
         x_end = min(w.IH, (end - 1) * w.SH - w.PT + (w.KH - 1) * w.DH + 1)
@@ -264,9 +271,9 @@ cdef void turned_rows(
     )
     if p.backward:
         turn_out(&p.x, find_plane(&p.x, n, c), x, first, end, count, lanes, row)
-        return
-    turn_out(&p.y, find_plane(&p.y, n, c), y, first, end, count, lanes, row)
-    if p.index.image.data != NULL:
+    elif not single:
+        turn_out(&p.y, find_plane(&p.y, n, c), y, first, end, count, lanes, row)
+    if p.index.image.data != NULL and not single:
         turn_out(
             &p.index, find_plane(&p.index, n, c), index, first, end, count, lanes, row
         )
