@@ -85,7 +85,7 @@ cdef extern from "convnet.h" nogil:
         cn_row_t row
 
     ctypedef struct cn_pool_t:
-        Py_ssize_t IH, IW, x_row_stride, x_col_stride
+        Py_ssize_t IH, IW, x_row_stride, x_col_stride, x_channel_stride
         Py_ssize_t OH, OW, y_row_stride, y_col_stride
         Py_ssize_t index_row_stride, index_col_stride
         Py_ssize_t KH, KW, SH, SW, PT, PL, PB, PR, DH, DW

@@ -26,6 +26,7 @@ cnp.import_array()
 cdef double TASK_WORK = 5e5
 
 cdef enum:
+    SINGLE_PIXELS = 256             # planes that go together where windows are whole planes
     SLAB_BYTES = 128 * 1024         # of turned planes; at most, where a row needs more:
     MOST_SLAB_BYTES = 1024 * 1024
 
@@ -126,15 +127,26 @@ cdef void group_planes(Pooling *p) noexcept nogil:
     """Decide which planes go together, and whether they are turned for it."""
     cdef Py_ssize_t lanes = p.kernels.lanes
     p.turned, p.n_channels, p.workspace_bytes = False, 1, 0
+    p.window.x_channel_stride = p.x.image.sc
     if p.x.image.sc == p.y.image.sc == p.index.image.sc == 1 and p.x.image.C >= lanes:
         p.n_channels = p.x.image.C
     elif is_narrow(p) and fit_slabs(p):
-        if are_even(&p.x) and are_even(&p.y) and are_even(&p.index):
-            join_images(&p.x)
-            join_images(&p.y)
-            join_images(&p.index)
+        join_even(p)
         p.turned, p.n_channels = True, lanes
+    elif p.operation == max_grad_rows and p.window.OH * p.window.OW == 1:
+        join_even(p)
+        if p.y.image.sc == p.index.image.sc == 1:
+            p.n_channels = min(p.x.image.C, SINGLE_PIXELS)
+        p.window.x_channel_stride = p.x.image.sc
     p.groups = (p.x.image.C + p.n_channels - 1) // p.n_channels
+
+
+cdef void join_even(Pooling *p) noexcept nogil:
+    """Make one image of all where their planes are equally far apart."""
+    if are_even(&p.x) and are_even(&p.y) and are_even(&p.index):
+        join_images(&p.x)
+        join_images(&p.y)
+        join_images(&p.index)
 
 
 cdef bint is_narrow(const Pooling *p) noexcept nogil:
@@ -228,7 +240,8 @@ cdef bint plane_rows(
     cdef Py_ssize_t n = group // p.groups, c = group % p.groups * p.n_channels
     return p.operation(
         p.kernels, find_plane(&p.x, n, c), find_plane(&p.y, n, c),
-        <int64_t *> find_plane(&p.index, n, c), &p.window, first, end, p.n_channels,
+        <int64_t *> find_plane(&p.index, n, c), &p.window, first, end,
+        min(p.n_channels, p.x.image.C - c),
     )
 
 

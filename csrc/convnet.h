@@ -138,7 +138,7 @@ typedef struct {
 
 /* One channel plane of a pooling call; strides in elements. */
 typedef struct {
-    ptrdiff_t IH, IW, x_row_stride, x_col_stride;
+    ptrdiff_t IH, IW, x_row_stride, x_col_stride, x_channel_stride;
     ptrdiff_t OH, OW, y_row_stride, y_col_stride;
     ptrdiff_t index_row_stride, index_col_stride;
     ptrdiff_t KH, KW, SH, SW, PT, PL, PB, PR, DH, DW;
