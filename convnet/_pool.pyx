@@ -26,7 +26,7 @@ cnp.import_array()
 cdef double TASK_WORK = 5e5
 
 cdef enum:
-    SINGLE_PIXELS = 256             # planes that go together where windows are whole planes
+    SINGLE_PIXELS = 256             # planes of one window each that go together
     SLAB_BYTES = 128 * 1024         # of turned planes; at most, where a row needs more:
     MOST_SLAB_BYTES = 1024 * 1024
 
@@ -197,7 +197,8 @@ cdef bint run(
 ) except -1:
     """Run an operation on all rows of its result; tell whether it could be."""
     cdef const cn_pool_t *w = &p.window
-    cdef double work = <double> p.y.image.N * p.y.image.C * w.OH * w.OW * w.KH * w.KW * 8
+    cdef double windows = <double> p.y.image.N * p.y.image.C * w.OH * w.OW
+    cdef double work = windows * w.KH * w.KW * 8
     cdef Py_ssize_t least = 1
     p.operation, p.backward, p.all_right = operation, backward, True
     p.plane_rows = w.OH

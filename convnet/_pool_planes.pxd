@@ -22,8 +22,8 @@ cdef void join_images(Planes *p) noexcept nogil
 # Channel c of image n.
 cdef char *find_plane(const Planes *p, Py_ssize_t n, Py_ssize_t c) noexcept nogil
 
-# Rows [first, end) of `count` planes, to and from a slab of `pitch` planes side by side.
-# `row` has room for as many numbers as there are rows.
+# Rows [first, end) of `count` planes, to and from a slab of `pitch` planes side by
+# side. `row` has room for as many numbers as there are rows.
 cdef void turn_in(
     const Planes *p, const char *plane, char *slab, Py_ssize_t first, Py_ssize_t end,
     Py_ssize_t count, Py_ssize_t pitch, Py_ssize_t *row,

@@ -30,9 +30,10 @@ typedef CN_INT cn_mask __attribute__((vector_size(CN_VECTOR_BYTES)));
 typedef CN_INT cn_mask_unaligned
         __attribute__((vector_size(CN_VECTOR_BYTES), aligned(sizeof(CN_T)), may_alias));
 
-CN_INLINE cn_mask cn_loadu_mask(const CN_INT *p) { return *(const cn_mask_unaligned *)p; }
+CN_INLINE cn_mask cn_loadu_mask(const CN_INT *p) {
+    return *(const cn_mask_unaligned *)p;
+}
 CN_INLINE void cn_storeu_mask(CN_INT *p, cn_mask v) { *(cn_mask_unaligned *)p = v; }
-
 
 /* Lanes of b where the mask's bits are set, of a elsewhere. */
 CN_INLINE cn_vec cn_select(cn_vec a, cn_vec b, cn_mask mask) {

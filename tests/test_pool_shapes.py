@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""Pooling of planes that kernels treat each in their own way, against the reference."""
+
+import numpy as np
+import pytest
+from cases import DTYPES, LAYOUTS, from_layout, shape_in, to_layout
+from numpy.testing import assert_allclose, assert_array_equal
+from tolerance import tolerance
+
+from convnet import reference
+from convnet.functional import (
+    avg_pool2d,
+    avg_pool2d_grad,
+    max_pool2d,
+    max_pool2d_grad,
+)
+
+pytestmark = pytest.mark.usefixtures("isa")
+every_layout = pytest.mark.parametrize("layout", LAYOUTS)
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+PADDED = {"stride": 1, "padding": ((1, 0), (1, 2))}
+# Wider than a line of the kernels; narrower than a vector, in groups not whole;
+# few channels, which fill no vector; windows that are whole planes, or too large or far
+# apart for vectors; no more windows than the next row begins with.
+SHAPES = {
+    "wide": ((1, 2, 3, 2503), (2, 3), PADDED),
+    "wide, stride 2": ((1, 2, 5, 3001), (3, 2), {"stride": 2}),
+    "wide, stride 3": ((2, 1, 3, 2111), (1, 3), {"stride": (1, 3), "ceil_mode": True}),
+    "wide window": ((1, 2, 3, 1511), (2, 1207), {"stride": (1, 7)}),
+    "narrow": ((3, 19, 7, 5), (3, 3), PADDED),
+    "narrow, stride 2": ((2, 35, 8, 7), (2, 2), {}),
+    "narrow and high": ((1, 17, 1201, 3), (4, 2), {"stride": (3, 1)}),
+    "many single windows": ((1, 301, 5, 3), (5, 3), {}),
+    "single windows, wide": ((1, 37, 3, 83), (3, 83), {}),
+    "many channels": ((2, 67, 5, 6), (2, 3), PADDED),
+    "few channels": ((2, 5, 9, 31), (3, 2), {"stride": 2, "padding": 1}),
+    "far apart": ((1, 3, 23, 67), (2, 3), {"stride": (11, 17)}),
+    "large window": ((1, 2, 47, 53), (41, 37), {"stride": (2, 3)}),
+    "joined rows": ((1, 3, 41, 30), (2, 2), {}),
+    "joined rows, gaps": ((1, 3, 40, 33), (2, 2), {"stride": 3}),
+}
+every_shape = pytest.mark.parametrize("name", SHAPES)
+
+
+@every_shape
+@every_layout
+@every_dtype
+def test_max_pool(rng, name, layout, dtype):
+    shape, kernel, options = SHAPES[name]
+    values = np.array([-np.inf, -2, 0, 0, 1, 1, np.inf, np.nan], dtype)
+    x = rng.choice(values, shape)
+    y, indices = reference.max_pool2d(x, kernel, **options, return_indices=True)
+    given = {"kernel_size": kernel, **options, "layout": layout}
+    results = max_pool2d(to_layout(x, layout), **given, return_indices=True)
+    assert_array_equal(from_layout(results[0], layout), y)
+    assert_array_equal(from_layout(results[1], layout), indices)
+    alone = max_pool2d(to_layout(x, layout), **given, num_threads=2)
+    assert_array_equal(alone, results[0])
+    gy = rng.integers(-9, 10, y.shape).astype(dtype)
+    gx = max_pool2d_grad(
+        to_layout(gy, layout),
+        to_layout(indices, layout),
+        shape_in(shape, layout),
+        **given,
+        num_threads=2,
+    )
+    expected = reference.max_pool2d_grad(gy, indices, shape, kernel, **options)
+    assert_array_equal(from_layout(gx, layout), expected)
+
+
+@every_shape
+@every_layout
+@every_dtype
+@pytest.mark.parametrize("counted", [True, False])
+def test_avg_pool(rng, name, layout, dtype, counted):
+    shape, kernel, options = SHAPES[name]
+    options = {**options, "count_include_pad": counted}
+    given = {"kernel_size": kernel, **options, "layout": layout}
+    x = rng.standard_normal(shape).astype(dtype)
+    y = avg_pool2d(to_layout(x, layout), **given, num_threads=2)
+    assert_array_equal(y, avg_pool2d(to_layout(x, layout), **given, num_threads=1))
+    expected = reference.avg_pool2d(x.astype(float), kernel, **options)
+    atol = tolerance(dtype, np.prod(kernel), 5)
+    assert_allclose(from_layout(y, layout), expected, rtol=0, atol=atol)
+    gy = rng.standard_normal(expected.shape).astype(dtype)
+    grads = [
+        avg_pool2d_grad(
+            to_layout(gy, layout), shape_in(shape, layout), **given, num_threads=n
+        )
+        for n in (1, 2)
+    ]
+    assert_array_equal(*grads)
+    expected = reference.avg_pool2d_grad(gy.astype(float), shape, kernel, **options)
+    assert_allclose(from_layout(grads[0], layout), expected, rtol=0, atol=atol)
+
+
+@every_dtype
+@pytest.mark.parametrize("window", [2, (1, 3), (7, 5)])
+@pytest.mark.parametrize("axes", [(0, 1, 2, 3), (0, 2, 3, 1), (1, 0, 3, 2)])
+def test_views_and_gaps(rng, dtype, window, axes):
+    # Operands whose elements lie apart, upside down and in other orders of axes; what
+    # lies between the elements of `out` belongs to somebody else.
+    def place(array):
+        apart = np.full([2 * size + 3 for size in np.take(array.shape, axes)], 77.0)
+        view = apart.astype(array.dtype)
+        inner = view[2:-1:2, 2:-1:2, 2:-1:2, -2:1:-2].transpose(np.argsort(axes))
+        inner[...] = array
+        return view, inner
+
+    def check(function, expected, *operands, **options):
+        whole, out = place(np.zeros_like(expected))
+        outside = whole == 77
+        function(*operands, **options, out=out)
+        assert_array_equal(out, expected)
+        assert_array_equal(whole[outside], 77)
+
+    x = rng.integers(-99, 100, (3, 5, 14, 20)).astype(dtype)
+    y, indices = reference.max_pool2d(x, window, return_indices=True)
+    gy = rng.integers(-9, 10, y.shape).astype(dtype)
+    gx = reference.max_pool2d_grad(gy, indices, x.shape, window)
+    images, grads, places = (place(array)[1] for array in (x, gy, indices))
+    check(max_pool2d, y, images, window)
+    assert_array_equal(max_pool2d(images, window, return_indices=True)[1], indices)
+    check(max_pool2d_grad, gx, grads, places, x.shape, window)
+    options = {"divisor_override": 1}
+    sums = reference.avg_pool2d(x, window, **options)
+    check(avg_pool2d, sums, images, window, **options)
+    gx = reference.avg_pool2d_grad(gy, x.shape, window, **options)
+    check(avg_pool2d_grad, gx, grads, x.shape, window, **options)
+
+
+@every_layout
+@pytest.mark.parametrize("channels", [1, 3, 16, 37])
+@pytest.mark.parametrize("kernel", [(2, 3), (7, 6)])
+@pytest.mark.parametrize("wrong", ["before", "after", "left", "right", "far"])
+def test_a_wrong_index_is_refused_anywhere(rng, layout, channels, kernel, wrong):
+    # (7, 6) is a single window; its borders are those of the plane.
+    shape = (2, channels, 7, 6)
+    x = rng.standard_normal(shape).astype(np.float32)
+    given = {"kernel_size": kernel, "stride": 1, "layout": layout}
+    y, indices = max_pool2d(to_layout(x, layout), **given, return_indices=True)
+    x_shape = shape_in(shape, layout)
+    max_pool2d_grad(y, indices, x_shape, **given)
+    planes = from_layout(indices, layout)
+    oh, ow = rng.integers(planes.shape[2]), rng.integers(planes.shape[3])
+    first = 6 * oh + ow
+    planes[rng.integers(2), rng.integers(channels), oh, ow] = {
+        "before": first - 6,
+        "after": first + 6 * kernel[0],
+        "left": first - 1,
+        "right": first + kernel[1] if kernel[1] < 6 else -1,
+        "far": first + 2**32,
+    }[wrong]
+    out = np.full(x_shape, 7, np.float32)
+    with pytest.raises(ValueError, match="indices must lie in their windows"):
+        max_pool2d_grad(y, indices, x_shape, **given, out=out)
+    assert_array_equal(out, 7)
+
+
+@every_dtype
+@pytest.mark.parametrize("kernel", [3, 7])
+def test_averages_of_ones_are_ones(dtype, kernel):
+    x = np.ones((2, 3, 21, 42), dtype)
+    assert_array_equal(
+        avg_pool2d(x, kernel), np.ones((2, 3, 21 // kernel, 42 // kernel))
+    )
