@@ -22,8 +22,9 @@ cnp.import_array()
 
 
 # Work of a task: enough to make the counter that hands it out cheap, and little enough
-# to spread over threads and to let Ctrl-C in.
-cdef double TASK_WORK = 5e5
+# to spread over threads and to let Ctrl-C in. A pixel that is read or written takes as
+# long as so many operations of a convolution.
+cdef double TASK_WORK = 1e6, PIXEL_WORK = 35
 
 cdef enum:
     SINGLE_PIXELS = 256             # planes of one window each that go together
@@ -197,8 +198,10 @@ cdef bint run(
 ) except -1:
     """Run an operation on all rows of its result; tell whether it could be."""
     cdef const cn_pool_t *w = &p.window
-    cdef double windows = <double> p.y.image.N * p.y.image.C * w.OH * w.OW
-    cdef double work = windows * w.KH * w.KW * 8
+    cdef double planes = <double> p.y.image.N * p.y.image.C
+    cdef double windows = planes * w.OH * w.OW
+    cdef double work = PIXEL_WORK * (planes * w.IH * w.IW + windows)
+    work = max(work, 8 * windows * w.KH * w.KW)
     cdef Py_ssize_t least = 1
     p.operation, p.backward, p.all_right = operation, backward, True
     p.plane_rows = w.OH
@@ -209,6 +212,8 @@ cdef bint run(
     group_planes(p)
     p.n_rows = p.x.image.N * p.groups * p.plane_rows
     p.task_rows = max(least, <Py_ssize_t> min(TASK_WORK * p.n_rows / work, 1e9))
+    if p.task_rows > p.plane_rows:      # whole planes
+        p.task_rows -= p.task_rows % p.plane_rows
     p.workspaces = <char *> take_scratch(num_threads * p.workspace_bytes)
     try:
         run_tasks(
