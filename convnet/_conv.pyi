@@ -19,6 +19,7 @@ def forward(
     packings: dict[Any, Any] | None = None,
     residual: _Array | None = None,
     clip: tuple[float, float] | None = None,
+    keep_denormals: bool = False,
 ) -> None: ...
 def grad_input(
     grad_y: _Array,

@@ -11,7 +11,9 @@ cimport numpy as cnp
 import numpy as np
 
 from convnet._blocks cimport Gather
-from convnet._kernels cimport active_kernels, give_back
+from convnet._kernels cimport (
+    Flushing, active_kernels, flush_denormals, give_back,
+)
 from convnet._operands cimport (
     TAP_ARRAYS, Image, add_tap, describe_array, describe_finish, describe_rows,
     no_finish, place_tap_arrays, take_tap_memory,
@@ -39,15 +41,18 @@ def forward(
     dict packings=None,
     residual=None,
     clip=None,
+    bint keep_denormals=False,
 ):
     """Write the convolution of `x` with `weight`, plus `bias`, to `y`.
 
     With a list as `plans`, nothing is computed: what would be is appended to it. A dict
     as `packings` keeps the packed weights, which must not change, for later calls. An
     array of y's shape as `residual` is added to the result, unless there is an untied
-    bias; then it is kept between the two numbers of `clip`.
+    bias; then it is kept between the two numbers of `clip`. Denormals of float32 count
+    as zero unless they are to be kept.
     """
     cdef Product p
+    cdef Flushing _flushing = flush_denormals(y.itemsize, keep_denormals)
     cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3]
     cdef Py_ssize_t DH = dilation[0], DW = dilation[1]
     cdef Py_ssize_t PT = padding[0], PL = padding[1], t
@@ -84,6 +89,7 @@ def grad_input(
 ):
     """Write the gradient with respect to the input to `grad_x`."""
     cdef Product p
+    cdef Flushing _flushing = flush_denormals(grad_x.itemsize)
     cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3], t
     describe(&p, grad_y, weight, grad_x, groups)
     p.R, p.pixels.x.C = weight.shape[1], weight.shape[0] // groups

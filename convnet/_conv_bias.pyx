@@ -6,7 +6,8 @@ cimport numpy as cnp
 from libc.string cimport memset
 
 from convnet._kernels cimport (
-    active_kernels, cn_kernels_t, cn_plane_t, give_back, run_tasks, take_scratch,
+    Flushing, active_kernels, cn_kernels_t, cn_plane_t, flush_denormals, give_back,
+    run_tasks, take_scratch,
 )
 from convnet._operands cimport Image, describe_array
 
@@ -28,6 +29,7 @@ cdef Py_ssize_t PART_ELEMENTS = 1 << 16
 
 def grad_bias(cnp.ndarray grad_y, grad_b, int num_threads):
     """Write the gradient of the bias to `grad_b`, of shape (OC,) or (OC, OH, OW)."""
+    cdef Flushing _flushing = flush_denormals(grad_y.itemsize)
     cdef BiasGradient p
     cdef bint untied = grad_b.ndim == 3
     # Memory is the limit: an element takes as long as eight multiply-adds.

@@ -21,8 +21,9 @@ from convnet._blocks cimport (
     load_channels, open_block, outline, padded, place_block, plan_gather, require_slab,
 )
 from convnet._kernels cimport (
-    SLICE_WORK, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t, cn_row_t,
-    cn_tile_t, give_back, plain_tile, run_tasks, take_scratch,
+    SLICE_WORK, Flushing, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t,
+    cn_row_t, cn_tile_t, flush_denormals, give_back, plain_tile, run_tasks,
+    take_scratch,
 )
 from convnet._operands cimport (
     Image, add_parts, add_tap, describe_array, describe_rows, place_tap_arrays,
@@ -77,6 +78,7 @@ def grad_weight(
 
     With a list as `plans`, nothing is computed: what would be is appended to it.
     """
+    cdef Flushing _flushing = flush_denormals(grad_w.itemsize)
     cdef WeightGradient p
     cdef Gather *g = &p.pixels
     cdef Py_ssize_t KH = grad_w.shape[2], KW = grad_w.shape[3], T = KH * KW, t

@@ -3,7 +3,7 @@
 # What the drivers see of the compiled C: the table, tasks and scratch memory.
 # `_kernels` is the one extension that links the C objects; drivers cimport from it.
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memset
 
 cdef extern from "convnet.h" nogil:
@@ -184,6 +184,9 @@ cdef extern from "convnet.h" nogil:
     const char *cn_isa_name(int level)
     int cn_isa_supported(int level)
     const cn_kernels_t *cn_kernels(int level, int itemsize)
+    uint64_t cn_float_mode()
+    void cn_set_float_mode(uint64_t mode)
+    uint64_t cn_flushing(uint64_t mode)
     void cn_parallel_for(cn_task_t task, void *ctx, Py_ssize_t n, int n_threads)
 
 # The kernels in use for an item size of 4 (float32) or 8 (float64).
@@ -208,6 +211,14 @@ cdef enum:
 cdef int run_tasks(
     cn_task_t task, void *ctx, Py_ssize_t n, int n_threads, double work
 ) except -1
+
+# While it lives, denormals count as zero in what this thread and its tasks compute; the
+# mode that was before returns with the end of the function that holds it.
+cdef class Flushing:
+    cdef uint64_t before
+
+# For float alone, and not where denormals are to be kept.
+cdef Flushing flush_denormals(Py_ssize_t itemsize, bint keep=*)
 
 # Memory to be freed with `free`, which begins on a page; NULL when there is none. Much
 # of it comes in huge pages, where the system has them.

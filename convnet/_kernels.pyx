@@ -69,6 +69,25 @@ cdef void slice_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     part.task(part.ctx, part.first + i, worker)
 
 
+@cython.auto_pickle(False)
+@cython.freelist(8)
+cdef class Flushing:
+    """The floating-point mode to return to."""
+
+    def __cinit__(self):
+        self.before = cn_float_mode()
+
+    def __dealloc__(self):
+        cn_set_float_mode(self.before)
+
+
+cdef Flushing flush_denormals(Py_ssize_t itemsize, bint keep=False):
+    cdef Flushing flushing = Flushing()
+    if itemsize == sizeof(float) and not keep:
+        cn_set_float_mode(cn_flushing(flushing.before))
+    return flushing
+
+
 # Scratch memory that waits for its next call: memory fresh from the system costs a page
 # fault every 4 KB, which is more than the arithmetic of a small layer. Two blocks of at
 # most 64 MB are kept, the largest that came back. Only touched with the GIL held.

@@ -3,7 +3,7 @@
 
 cimport numpy as cnp
 
-from convnet._kernels cimport active_kernels
+from convnet._kernels cimport Flushing, active_kernels, flush_denormals
 from convnet._operands cimport (
     describe_array, describe_finish, describe_rows, no_finish,
 )
@@ -21,6 +21,7 @@ def forward(
 
     The last four arguments are as for the direct convolution.
     """
+    cdef Flushing _flushing = flush_denormals(y.itemsize)
     cdef Winograd p
     describe(&p, x, weight, y, groups, m)
     p.R, p.x.C = weight.shape[0] // groups, weight.shape[1]
@@ -36,6 +37,7 @@ def grad_input(
     Py_ssize_t groups, int num_threads, int m, list plans=None,
 ):
     """Write the gradient of the input to `grad_x`: the filters turned round."""
+    cdef Flushing _flushing = flush_denormals(grad_x.itemsize)
     cdef Winograd p
     describe(&p, grad_y, weight, grad_x, groups, m)
     p.R, p.x.C = weight.shape[1], weight.shape[0] // groups

@@ -20,8 +20,8 @@ from convnet._blocks cimport (
     plan_gather_like, require_slab,
 )
 from convnet._kernels cimport (
-    SLICE_WORK, active_kernels, cn_panel_t, cn_segment_t, cn_tile_t, give_back,
-    plain_tile, run_tasks, take_scratch,
+    SLICE_WORK, Flushing, active_kernels, cn_panel_t, cn_segment_t, cn_tile_t,
+    flush_denormals, give_back, plain_tile, run_tasks, take_scratch,
 )
 from convnet._operands cimport (
     TAP_ARRAYS, add_tap, describe_array, describe_rows, place_tap_arrays,
@@ -61,6 +61,7 @@ def grad_weight(
 
     With a list as `plans`, nothing is computed: what would be is appended to it.
     """
+    cdef Flushing _flushing = flush_denormals(grad_w.itemsize)
     cdef WinogradWeight p
     cdef Py_ssize_t x_memory[36 * TAP_ARRAYS]
     cdef Py_ssize_t y_memory[16 * TAP_ARRAYS]

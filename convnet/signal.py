@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from convnet.functional import conv2d
+from convnet.functional.conv import Extras, convolve
 
 Array: TypeAlias = NDArray[Any]
 Pads: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
@@ -255,9 +255,14 @@ def _correlate(image: Array, kernel: Array, pads: Pads) -> Array:
 
 def _correlate_floats(image: Array, kernel: Array, pads: Pads) -> Array:
     """Correlate by direct sums, so that integers stay exact."""
-    weight = kernel[None, None]
-    y: Array = conv2d(image[None], weight, padding=pads, algorithm="direct")[0]
+    y: Array = _convolve(image[None], kernel[None, None], pads)[0]
     return y
+
+
+def _convolve(x: Array, weight: Array, pads: Pads, layout: str = "NCHW") -> Array:
+    """Convolve as SciPy does: by direct sums, of denormals as well."""
+    steps, extras = (1, pads, 1, 1), Extras(keep_denormals=True)
+    return convolve(x, weight, None, steps, extras, layout=layout, algorithm="direct")
 
 
 def _correlate_complex(image: Array, kernel: Array, pads: Pads) -> Array:
@@ -269,7 +274,7 @@ def _correlate_complex(image: Array, kernel: Array, pads: Pads) -> Array:
     channels = np.ascontiguousarray(image)[..., None].view(real)
     c, d = kernel.real, kernel.imag
     weight = np.array([[c, -d], [d, c]])
-    y = conv2d(channels, weight, padding=pads, layout="NHWC", algorithm="direct")
+    y = _convolve(channels, weight, pads, layout="NHWC")
     numbers: Array = y.view(image.dtype)[..., 0]
     return numbers
 

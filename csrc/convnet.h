@@ -168,10 +168,16 @@ int cn_isa_supported(int level);
 /* The table row of a level for an item size of 4 (float) or 8 (double). */
 const cn_kernels_t *cn_kernels(int level, int itemsize);
 
+/* The calling thread's floating-point mode, and the same with denormals as zero. */
+uint64_t cn_float_mode(void);
+void cn_set_float_mode(uint64_t mode);
+uint64_t cn_flushing(uint64_t mode);
+
 /* Run task(ctx, i, worker) for every i in [0, n) on up to n_threads threads, one of
  * them the caller's.  `worker` is below n_threads and no two tasks that run at the same
- * time share it: it names their scratch memory.  The order of tasks is not defined.  A
- * pool that is busy (another thread, or a task of its own) makes the call serial. */
+ * time share it: it names their scratch memory.  The order of tasks is not defined.
+ * They all run in the caller's floating-point mode.  A pool that is busy (another
+ * thread, or a task of its own) makes the call serial. */
 typedef void (*cn_task_t)(void *ctx, ptrdiff_t i, int worker);
 void cn_parallel_for(cn_task_t task, void *ctx, ptrdiff_t n, int n_threads);
 

@@ -22,6 +22,7 @@ typedef struct {
     cn_task_t task;
     void *ctx;
     ptrdiff_t n;
+    uint64_t float_mode; /* the caller's */
 } job_t;
 
 /* A worker asleep: where, and whether it was kept from waking there. */
@@ -134,6 +135,7 @@ static void *worker_main(void *arg) {
         atomic_fetch_add_explicit(&pool.running, 1, memory_order_relaxed);
         pthread_mutex_unlock(&pool.lock);
 
+        cn_set_float_mode(job.float_mode);
         run_tasks(&job, place);
 
         pthread_mutex_lock(&pool.lock);
@@ -216,7 +218,7 @@ void cn_parallel_for(cn_task_t task, void *ctx, ptrdiff_t n, int n_threads) {
             task(ctx, i, 0);
         return;
     }
-    const job_t job = {task, ctx, n};
+    const job_t job = {task, ctx, n, cn_float_mode()};
     grow(n_threads - 1);
     open_job(&job, n_threads - 1);
     run_tasks(&job, 0);

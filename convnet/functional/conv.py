@@ -135,11 +135,13 @@ def conv2d(
 
 
 class Extras(NamedTuple):
-    """What a prepared layer adds to a convolution; its weight must never change."""
+    """What prepared layers and `convnet.signal` add to a convolution."""
 
-    packings: dict[Any, Any] | None = None  # keeps packed weights for later calls
+    # Keeps packed weights for later calls; the weight must never change.
+    packings: dict[Any, Any] | None = None
     residual: Array | None = None  # added to the result: an array of its shape
     clip: tuple[float, float] | None = None  # the result's smallest and largest value
+    keep_denormals: bool = False  # in float32, which treats them as zero otherwise
 
 
 def convolve(
@@ -173,7 +175,7 @@ def convolve(
     shape = check.image_shape(N, OC, window.output, channels_last, x.ndim == 3)
     result = check.result(out, shape, weight.dtype, given)
     y = check.as_nchw(result, "out", channels_last)
-    packings, residual, clip = extras or Extras()
+    packings, residual, clip, keep_denormals = extras or Extras()
     if residual is not None:
         check.has_shape(residual, "residual", shape)
         residual = check.as_nchw(residual, "residual", channels_last)
@@ -189,6 +191,7 @@ def convolve(
     chosen = choose(product, window, weight.dtype, algorithm, precision, prepared)
     more: dict[str, Any] = {"packings": packings, "residual": residual, "clip": clip}
     if chosen == "direct":
+        more["keep_denormals"] = keep_denormals
         _conv.forward(images, weight, b, y, *window.steps, groups, threads, **more)
     else:
         pads, m = window.pads[:2], int(chosen[-1])
