@@ -9,5 +9,4 @@ CN_PRAGMA(clang attribute push(__attribute__((target(CN_TARGET))), apply_to = fu
 #else
 CN_PRAGMA(GCC push_options)
 CN_PRAGMA(GCC target(CN_TARGET))
-CN_PRAGMA(GCC target("prefer-vector-width=512"))
 #endif
