@@ -165,3 +165,20 @@ def test_averages_of_ones_are_ones(dtype, kernel):
     assert_array_equal(
         avg_pool2d(x, kernel), np.ones((2, 3, 21 // kernel, 42 // kernel))
     )
+
+
+@every_dtype
+def test_windows_far_larger_than_the_image(rng, dtype):
+    # All of a window but its last pixel is padding, from 2^31 pixels before the image.
+    most = 2**31 - 1
+    x = rng.standard_normal((2, 3, 5, 40)).astype(dtype)
+    for axis in (2, 3):
+        kernel, padding = [1, 1], [(0, 0), (0, 0)]
+        kernel[axis - 2], padding[axis - 2] = most, (most - 1, 0)
+        given = {"kernel_size": tuple(kernel), "padding": tuple(padding)}
+        y, indices = max_pool2d(x, **given, return_indices=True)
+        assert_array_equal(y, x.take([0], axis))
+        expected = np.zeros_like(x)
+        np.moveaxis(expected, axis, 0)[0] = 1
+        gx = max_pool2d_grad(np.ones_like(y), indices, x.shape, **given)
+        assert_array_equal(gx, expected)
