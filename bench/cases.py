@@ -135,6 +135,7 @@ class Pool:
     K: int
     S: int
     P: int
+    section: str = ""
 
     @property
     def x_shape(self) -> Shape:
@@ -187,10 +188,8 @@ Case: TypeAlias = Conv | Pool
 
 def title(case: Case, threads: int) -> str:
     """Return what the cases of one table have in common."""
-    batch = section = ""
-    if isinstance(case, Conv):
-        batch = f"N={case.N}, "
-        section = f"{case.section}, " if case.section else ""
+    batch = f"N={case.N}, " if isinstance(case, Conv) else ""
+    section = f"{case.section}, " if case.section else ""
     return f"{TITLES[case.op]}, {section}{batch}threads={threads}, {case.unit}"
 
 

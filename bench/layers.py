@@ -138,6 +138,23 @@ pool.4x192x35x35.k3s1p1
 pool.16x1024x7x7.k7s7p0
 pool.64x6x28x28.k2s2p0
 """
+# Windows that overlap more or less, or leave gaps; odd planes, narrow and wide ones; few
+# channels.
+OTHER_POOLINGS = """
+pool.1x96x55x55.k3s2p0
+pool.1x512x14x14.k2s2p0
+pool.1x512x13x13.k5s1p2
+pool.1x256x13x13.k13s1p6
+pool.2x37x31x29.k3s3p0
+pool.4x19x61x83.k2s1p0
+pool.1x3x200x200.k5s5p2
+pool.8x64x10x9.k3s2p1
+pool.2x1280x7x7.k7s7p0
+pool.1x128x56x56.k56s56p0
+pool.3x17x45x47.k4s3p1
+pool.1x5x1x2003.k1s2p0
+"""
+POOL_SECTIONS = {"": POOLINGS, "other poolings": OTHER_POOLINGS}
 
 # One layer of each kind, none of them long.
 QUICK = (
@@ -148,9 +165,8 @@ QUICK = (
 
 def names() -> list[str]:
     """Return the names of all layers and poolings."""
-    return [
-        row.split()[0] for row in (LAYERS + OTHERS + THIN + POOLINGS).split("\n") if row
-    ]
+    tables = [*SECTIONS.values(), *POOL_SECTIONS.values()]
+    return [row.split()[0] for table in tables for row in table.split("\n") if row]
 
 
 def matching(patterns: Sequence[str]) -> list[str]:
@@ -179,14 +195,14 @@ def convolutions(
             yield Conv(name, op, *sizes, K, S, P, D, G, section)
 
 
-def poolings(chosen: Sequence[str], op: str) -> Iterator[Case]:
-    """Yield one operation of each chosen pooling."""
-    for name in POOLINGS.split():
+def poolings(chosen: Sequence[str], section: str, op: str) -> Iterator[Case]:
+    """Yield one operation of each chosen pooling of a section."""
+    for name in POOL_SECTIONS[section].split():
         if name in chosen:
             _, size, window = name.split(".")
             N, C, H, W = _numbers(size)
             K, S, P = _numbers(window[1:].replace("s", "x").replace("p", "x"))
-            yield Pool(name, op, N, C, H, W, K, S, P)
+            yield Pool(name, op, N, C, H, W, K, S, P, section)
 
 
 def _pair(text: str) -> tuple[int, int]:

@@ -37,9 +37,9 @@ class Plan:
             for section, op in product(layers.SECTIONS, layers.CONV_PASSES):
                 if op in self.passes:
                     yield list(layers.convolutions(self.layers, section, op, N))
-        for op in layers.POOL_PASSES:
+        for section, op in product(layers.POOL_SECTIONS, layers.POOL_PASSES):
             if op in self.passes:
-                yield list(layers.poolings(self.layers, op))
+                yield list(layers.poolings(self.layers, section, op))
 
 
 def run(plan: Plan, settings: Settings, record: Record) -> None:
