@@ -138,7 +138,7 @@ pool.4x192x35x35.k3s1p1
 pool.16x1024x7x7.k7s7p0
 pool.64x6x28x28.k2s2p0
 """
-# Windows that overlap more or less, or leave gaps; odd planes, narrow and wide ones; few
+# Windows that overlap more or less, or leave gaps; odd planes, narrow and wide; few
 # channels.
 OTHER_POOLINGS = """
 pool.1x96x55x55.k3s2p0
