@@ -2,6 +2,7 @@
 """Float32 convolutions treat denormals as zero; nothing else does, nor afterwards."""
 
 import platform
+import signal
 
 import numpy as np
 import pytest
@@ -68,11 +69,18 @@ def test_workers_keep_them_after_a_convolution(rng):
         assert_array_equal(half, TINY / np.float32(2))
 
 
-def test_errors_leave_no_trace():
-    x, w = np.full((1, 3, 8, 8), TINY), np.ones((2, 3, 3, 3), np.float32)
-    with pytest.raises(ValueError, match="out must"):
-        convnet.conv2d(x, w, out=np.zeros((1, 2, 6, 5), np.float32))
-    assert keeps_denormals()
-    with pytest.raises((MemoryError, ValueError)):
-        convnet.conv2d(x, w, padding=2**31 - 1)
+def test_an_interrupted_convolution_leaves_no_trace():
+    def interrupt(*_):
+        raise InterruptedError
+
+    x = np.full((1, 64, 200, 200), TINY)
+    w = np.ones((256, 64, 5, 5), np.float32)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        with pytest.raises(InterruptedError):
+            convnet.conv2d(x, w, algorithm="direct", num_threads=2)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
     assert keeps_denormals()
