@@ -15,6 +15,7 @@ import numpy as np
 
 from convnet import _kernels, _planar, _planar_weight
 from convnet._geometry import Window
+from convnet._operands import Steps
 
 ALGORITHMS = ("direct", "winograd2", "winograd4")
 # What the policies allow: F(4,3) has three to five times the rounding errors of a
@@ -133,8 +134,7 @@ def _fits(window: Window) -> bool:
 
 
 def _fits_planes(product: Product, window: Window) -> bool:
-    how = window.kernel, window.stride, window.dilation
-    return _planar.fits(product.channels, product.width, *how)
+    return _planar.fits(product.channels, product.width, Steps(*window[:4]))
 
 
 def _direct_cycles(product: Product, window: Window, prepared: bool) -> float:

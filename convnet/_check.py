@@ -8,20 +8,22 @@ possible, or raise an error that shows the values. Calls on small images are com
 the usual case, plain float arrays, has to pass in well under a microsecond.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from convnet import _results, _threads
+from convnet import _results
 from convnet._algorithm import ALGORITHMS, ALLOWED
+from convnet._calls import Remembered, are_floats
 from convnet._geometry import Pair, as_int, shown
 
 Array: TypeAlias = NDArray[Any]
 Shape: TypeAlias = tuple[int, ...]
 
-_FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+_FLOAT32 = np.dtype(np.float32)
 # Type codes that NumPy promotes with float32 to float32 or float64. float16 is left out
 # although it would be promoted too: who passes it expects it back.
 _REAL = frozenset("?bBhHiIlLqQfd")
@@ -37,24 +39,8 @@ def as_floats(
     The dtype is that of ``np.result_type`` with float32. Arrays in that dtype, aligned
     and in native byte order, come back as they are; others are copied.
     """
-    first = values[0]
-    if type(first) is np.ndarray:
-        dtype = first.dtype
-        if dtype is _FLOAT32 or dtype is _FLOAT64:
-            for value in values:
-                if type(value) is not np.ndarray or value.dtype is not dtype:
-                    break
-                if not value.flags.aligned:
-                    break
-            else:
-                return values  # type: ignore[return-value]
-    return _convert(names, values)
-
-
-def _convert(
-    names: tuple[str, ...], values: tuple[ArrayLike, ...]
-) -> tuple[Array, ...]:
-    """Do the work of `as_floats` where the arrays are not ready."""
+    if are_floats(values):
+        return values  # type: ignore[return-value]
     arrays = [np.asarray(value) for value in values]
     for name, array in zip(names, arrays, strict=False):
         if array.dtype.char not in _REAL:
@@ -66,32 +52,35 @@ def _convert(
     return tuple(np.require(array, dtype, "A") for array in arrays)
 
 
-def as_nchw(array: Array, name: str, channels_last: bool) -> Array:
+def remembered(*names: str) -> Callable[[Callable[..., Any]], Remembered]:
+    """Decorate a check of the shapes of arrays with these names, and of options.
+
+    What it returns is kept: see `_calls.Remembered`.
+    """
+    return partial(Remembered, partial(as_floats, names))
+
+
+def as_nchw(array: Array, channels_last: bool) -> Array:
     """Return a (N, C, H, W) view of a batch or of one image."""
     if array.ndim == 3:
         array = array[None]
-    elif array.ndim != 4:
-        raise ValueError(
-            f"{name} must be a batch of images with 4 axes or one image with 3, "
-            f"but its shape is {array.shape}"
-        )
     return array.transpose(0, 3, 1, 2) if channels_last else array
 
 
-def as_image_shape(
-    shape: Sequence[int], name: str, channels_last: bool
-) -> tuple[Shape, tuple[int, int, int, int]]:
-    """Return the shape of images as a tuple, and as (N, C, H, W)."""
-    given = as_shape(shape, name)
-    if len(given) not in (3, 4):
+def nchw_shape(
+    shape: Shape, name: str, channels_last: bool
+) -> tuple[int, int, int, int]:
+    """Return the shape of a batch or of one image as (N, C, H, W)."""
+    if len(shape) not in (3, 4):
         raise ValueError(
-            f"{name} must have 4 numbers, or 3 for one image, got {shown(given)}"
+            f"{name} must be a batch of images with 4 axes or one image with 3, "
+            f"but its shape is {shown(shape)}"
         )
     if channels_last:
-        *N, H, W, C = given
+        *N, H, W, C = shape
     else:
-        *N, C, H, W = given
-    return given, (N[0] if N else 1, C, H, W)
+        *N, C, H, W = shape
+    return N[0] if N else 1, C, H, W
 
 
 def as_shape(shape: Sequence[int], name: str) -> Shape:
@@ -107,6 +96,16 @@ def as_shape(shape: Sequence[int], name: str) -> Shape:
     return tuple(as_int(size, name, 0) for size in sizes)
 
 
+def as_image_shape(shape: Sequence[int], name: str) -> Shape:
+    """Return the shape of a batch of images, or of one."""
+    sizes = as_shape(shape, name)
+    if len(sizes) not in (3, 4):
+        raise ValueError(
+            f"{name} must have 4 numbers, or 3 for one image, got {shown(sizes)}"
+        )
+    return sizes
+
+
 def image_shape(
     N: int, C: int, image: Pair, channels_last: bool, single: bool
 ) -> Shape:
@@ -117,12 +116,11 @@ def image_shape(
 
 def options(
     layout: str,
-    num_threads: int | None,
     algorithm: str = "auto",
     precision: str | None = None,
     algorithms: tuple[str, ...] = ALGORITHMS,
-) -> tuple[bool, int]:
-    """Check what functions have in common; return whether NHWC, and the threads."""
+) -> bool:
+    """Check what functions have in common; return whether channels come last."""
     choice(algorithm, "algorithm", ("auto", *algorithms))
     if precision is not None:
         choice(precision, "precision", tuple(ALLOWED))
@@ -131,8 +129,7 @@ def options(
                 f"precision {precision!r} does not allow algorithm {algorithm!r}; "
                 f"it allows {ALLOWED[precision]}"
             )
-    channels_last = choice(layout, "layout", ("NCHW", "NHWC")) == "NHWC"
-    return channels_last, _threads.resolve(num_threads)
+    return choice(layout, "layout", ("NCHW", "NHWC")) == "NHWC"
 
 
 def choice(value: str, name: str, allowed: tuple[str, ...]) -> str:
@@ -173,25 +170,29 @@ def weight_fits(shape: Shape, IC: int, groups: int) -> int:
     return groups
 
 
-def as_bias(bias: Array, OC: int, output: Pair, channels_last: bool) -> Array:
-    """Return a bias as (OC,), contiguous, or (OC, OH, OW): one value per position."""
-    if bias.shape == (OC,):
-        return np.ascontiguousarray(bias)
-    untied = (*output, OC) if channels_last else (OC, *output)
-    if bias.shape != untied:
+def bias_fits(shape: Shape, OC: int, output: Pair, channels_last: bool) -> None:
+    """Raise unless a bias has one value per filter, or one per output position."""
+    untied = image_shape(1, OC, output, channels_last, single=True)
+    if shape not in ((OC,), untied):
         raise ValueError(
             f"bias must have the shape {(OC,)}, or {untied} with one value per output "
-            f"position, but has {bias.shape}"
+            f"position, but has {shape}"
         )
+
+
+def as_bias(bias: Array, channels_last: bool) -> Array:
+    """Return a bias as (OC,), contiguous, or (OC, OH, OW): one value per position."""
+    if bias.ndim == 1:
+        return np.ascontiguousarray(bias)
     return bias.transpose(2, 0, 1) if channels_last else bias
 
 
-def has_shape(array: Array, name: str, shape: Shape) -> None:
-    """Raise unless `array` has the shape that the other arguments ask for."""
-    if array.shape != shape:
+def has_shape(found: Shape, name: str, shape: Shape) -> None:
+    """Raise unless an array has the shape that the other arguments ask for."""
+    if found != shape:
         raise ValueError(
             f"{name} must have the shape {shape} that follows from the other "
-            f"arguments, but has {array.shape}"
+            f"arguments, but has {found}"
         )
 
 
@@ -200,7 +201,7 @@ def as_indices(indices: ArrayLike, shape: Shape) -> NDArray[np.int64]:
     array = np.asarray(indices)
     if array.dtype.kind != "i" or array.dtype.itemsize != 8:
         raise ValueError(f"indices must be int64, but their dtype is {array.dtype}")
-    has_shape(array, "indices", shape)
+    has_shape(array.shape, "indices", shape)
     return np.require(array, np.int64, "A")
 
 

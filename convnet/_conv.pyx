@@ -15,7 +15,7 @@ from convnet._kernels cimport (
     Flushing, active_kernels, flush_denormals, give_back,
 )
 from convnet._operands cimport (
-    TAP_ARRAYS, Image, add_tap, describe_array, describe_finish, describe_rows,
+    TAP_ARRAYS, Image, Steps, add_tap, describe_array, describe_finish, describe_rows,
     no_finish, place_tap_arrays, take_tap_memory,
 )
 from convnet._planar cimport is_better_planar, run_planar
@@ -30,18 +30,16 @@ cdef Py_ssize_t MATRIX_PIXELS = 256
 def forward(
     cnp.ndarray x,
     cnp.ndarray weight,
-    bias,
+    cnp.ndarray bias,
     cnp.ndarray y,
-    stride,
-    padding,
-    dilation,
+    Steps steps,
     Py_ssize_t groups,
     int num_threads,
-    list plans=None,
     dict packings=None,
-    residual=None,
+    cnp.ndarray residual=None,
     clip=None,
     bint keep_denormals=False,
+    list plans=None,
 ):
     """Write the convolution of `x` with `weight`, plus `bias`, to `y`.
 
@@ -53,24 +51,25 @@ def forward(
     """
     cdef Product p
     cdef Flushing _flushing = flush_denormals(y.itemsize, keep_denormals)
-    cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3]
-    cdef Py_ssize_t DH = dilation[0], DW = dilation[1]
-    cdef Py_ssize_t PT = padding[0], PL = padding[1], t
+    cdef Py_ssize_t KH = steps.KH, KW = steps.KW, t
     describe(&p, x, weight, y, groups)
     p.R, p.pixels.x.C = weight.shape[0] // groups, weight.shape[1]
     p.row_stride, p.channel_stride = weight.shape[1] * KH * KW, KH * KW
-    p.pixels.step_h, p.pixels.step_w = stride[0], stride[1]
+    p.pixels.step_h, p.pixels.step_w = steps.SH, steps.SW
     p.finish = describe_finish(y, bias, residual, clip)
-    if is_better_planar(&p, KH, KW, stride, dilation):
-        run_planar(
-            &p, KH, KW, stride, padding, dilation, False, num_threads, plans
-        )
+    if is_better_planar(&p, steps):
+        run_planar(&p, steps, False, num_threads, plans)
         return
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:
         place_tap_arrays(&p.pixels.taps, memory, KH * KW)
         for t in range(KH * KW):
-            add_tap(&p.pixels.taps, t // KW * DH - PT, t % KW * DW - PL, t)
+            add_tap(
+                &p.pixels.taps,
+                t // KW * steps.DH - steps.PT,
+                t % KW * steps.DW - steps.PL,
+                t,
+            )
         run_product(&p, num_threads, plans, packings)
     finally:
         give_back(memory)
@@ -80,9 +79,7 @@ def grad_input(
     cnp.ndarray grad_y,
     cnp.ndarray weight,
     cnp.ndarray grad_x,
-    stride,
-    padding,
-    dilation,
+    Steps steps,
     Py_ssize_t groups,
     int num_threads,
     list plans=None,
@@ -90,47 +87,44 @@ def grad_input(
     """Write the gradient with respect to the input to `grad_x`."""
     cdef Product p
     cdef Flushing _flushing = flush_denormals(grad_x.itemsize)
-    cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3], t
+    cdef Py_ssize_t KH = steps.KH, KW = steps.KW, t
+    cdef bint strided = steps.SH != 1 or steps.SW != 1
     describe(&p, grad_y, weight, grad_x, groups)
     p.R, p.pixels.x.C = weight.shape[1], weight.shape[0] // groups
     p.row_stride, p.channel_stride = KH * KW, weight.shape[1] * KH * KW
     p.pixels.step_h, p.pixels.step_w = 1, 1
-    if is_matrix(&p, KH * KW, stride) and groups == 1:
+    if groups == 1 and KH * KW == 1 and not strided and is_matrix(&p):
         multiply_matrix(&p, num_threads, plans)
         return
-    if is_better_planar(&p, KH, KW, stride, dilation):
-        run_planar(&p, KH, KW, stride, padding, dilation, True, num_threads, plans)
+    if is_better_planar(&p, steps):
+        run_planar(&p, steps, True, num_threads, plans)
         return
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:
         place_tap_arrays(&p.pixels.taps, memory, KH * KW)
-        if stride[0] == stride[1] == 1:
-            for t in range(KH * KW):
-                add_tap(
-                    &p.pixels.taps,
-                    padding[0] - t // KW * dilation[0],
-                    padding[1] - t % KW * dilation[1],
-                    t,
-                )
-            run_product(&p, num_threads, plans, None)
-        else:
-            multiply_by_phases(
-                &p, grad_x, weight, stride, padding, dilation, num_threads, plans
+        if strided:
+            multiply_by_phases(&p, grad_x, steps, num_threads, plans)
+            return
+        for t in range(KH * KW):
+            add_tap(
+                &p.pixels.taps,
+                steps.PT - t // KW * steps.DH,
+                steps.PL - t % KW * steps.DW,
+                t,
             )
+        run_product(&p, num_threads, plans, None)
     finally:
         give_back(memory)
 
 
 cdef int multiply_by_phases(
-    Product *p, cnp.ndarray grad_x, cnp.ndarray weight, stride, padding, dilation,
-    int num_threads, list plans,
+    Product *p, cnp.ndarray grad_x, Steps steps, int num_threads, list plans
 ) except -1:
     """Describe the phases of y's pixels and their taps; then multiply."""
     cdef Image whole = p.pixels.y
     cdef Phases phases
-    cdef Py_ssize_t KH = weight.shape[2], KW = weight.shape[3]
-    rows = phase_taps(whole.H, KH, stride[0], dilation[0], padding[0])
-    cols = phase_taps(whole.W, KW, stride[1], dilation[1], padding[1])
+    rows = phase_taps(whole.H, steps.KH, steps.SH, steps.DH, steps.PT)
+    cols = phase_taps(whole.W, steps.KW, steps.SW, steps.DW, steps.PL)
     if not rows or not cols:
         if plans is None:
             grad_x[...] = 0         # no pixel is under a window
@@ -149,14 +143,14 @@ cdef int multiply_by_phases(
             for kh, dh in reversed(row_taps):
                 for kw, dw in reversed(col_taps):
                     chosen.append(row_of[dh] + col_of[dw])
-                    offsets.append(kh * KW + kw)
+                    offsets.append(kh * steps.KW + kw)
             firsts.append(len(offsets))
     # Arrays of intp, which live as long as the call.
     tap, offset = np.array(chosen, np.intp), np.array(offsets, np.intp)
     first_tap = np.array(firsts, np.intp)
-    row_phase = number_phases(rows, min(stride[0], whole.H))
-    col_phase = number_phases(cols, min(stride[1], whole.W))
-    phases.SH, phases.SW, phases.n_cols = stride[0], stride[1], len(cols)
+    row_phase = number_phases(rows, min(steps.SH, whole.H))
+    col_phase = number_phases(cols, min(steps.SW, whole.W))
+    phases.SH, phases.SW, phases.n_cols = steps.SH, steps.SW, len(cols)
     phases.H, phases.W, phases.sh, phases.sw = whole.H, whole.W, whole.sh, whole.sw
     phases.row_phase, phases.col_phase = data_of(row_phase), data_of(col_phase)
     phases.first_tap, phases.tap = data_of(first_tap), data_of(tap)
@@ -178,13 +172,11 @@ cdef object number_phases(phases, n):
     return numbers
 
 
-cdef bint is_matrix(const Product *p, Py_ssize_t T, stride) noexcept:
+cdef bint is_matrix(const Product *p) noexcept nogil:
     """Whether a 1x1 gradient has so few pixels that weights are better not packed."""
     cdef Image x = p.pixels.x
     return (
-        T == 1
-        and stride[0] == stride[1] == 1
-        and x.N == 1
+        x.N == 1
         and x.H * x.W <= MATRIX_PIXELS
         and x.sh == x.W * x.sw
         and p.pixels.y.H == x.H

@@ -26,7 +26,7 @@ from convnet._kernels cimport (
     take_scratch,
 )
 from convnet._operands cimport (
-    Image, add_parts, add_tap, describe_array, describe_rows, place_tap_arrays,
+    Image, Steps, add_parts, add_tap, describe_array, describe_rows, place_tap_arrays,
     take_tap_memory,
 )
 from convnet._planar_weight cimport is_weight_planar, run_planar_weight
@@ -67,9 +67,7 @@ def grad_weight(
     cnp.ndarray grad_y,
     cnp.ndarray x,
     cnp.ndarray grad_w,
-    stride,
-    padding,
-    dilation,
+    Steps steps,
     Py_ssize_t groups,
     int num_threads,
     list plans=None,
@@ -81,30 +79,30 @@ def grad_weight(
     cdef Flushing _flushing = flush_denormals(grad_w.itemsize)
     cdef WeightGradient p
     cdef Gather *g = &p.pixels
-    cdef Py_ssize_t KH = grad_w.shape[2], KW = grad_w.shape[3], T = KH * KW, t
-    cdef Py_ssize_t DH = dilation[0], DW = dilation[1]
-    cdef Py_ssize_t PT = padding[0], PL = padding[1]
+    cdef Py_ssize_t KW = steps.KW, T = steps.KH * KW, t
     g.kernels = active_kernels(<int> x.itemsize)
     g.x, p.grad_y = describe_array(x), describe_array(grad_y)
     g.x_row = describe_rows(x)
     # Segments carry offsets into grad_y: the product's "output pixels" are its pixels.
     g.y = p.grad_y
-    g.step_h, g.step_w = stride[0], stride[1]
+    g.step_h, g.step_w = steps.SH, steps.SW
     p.grad_w = <char *> cnp.PyArray_DATA(grad_w)
     p.G, p.R, p.T = groups, grad_w.shape[0] // groups, T
     p.C = g.x.C = grad_w.shape[1]
     cdef cn_row_t rows = describe_rows(grad_y)
-    if is_weight_planar(g, &p.grad_y, p.R, p.C, KH, KW, stride, dilation):
+    if is_weight_planar(g, &p.grad_y, p.R, p.C, steps):
         run_planar_weight(
             g, &p.grad_y, <const char *> rows.begin, <const char *> rows.end, p.grad_w,
-            groups, p.R, KH, KW, padding, dilation, num_threads, plans,
+            groups, p.R, steps, num_threads, plans,
         )
         return
     cdef Py_ssize_t *memory = take_tap_memory(T)
     try:
         place_tap_arrays(&g.taps, memory, T)
         for t in range(T):
-            add_tap(&g.taps, t // KW * DH - PT, t % KW * DW - PL, t)
+            add_tap(
+                &g.taps, t // KW * steps.DH - steps.PT, t % KW * steps.DW - steps.PL, t
+            )
         plan_gather(
             g,
             False,
@@ -143,8 +141,10 @@ cdef int run_weight_gradient(
     longest = (p.n_blocks + p.n_parts - 1) // p.n_parts
     p.n_now = max(1, <Py_ssize_t> (p.n_blocks * min(1.0, SLICE_WORK / work)))
     try:
-        for p.first in range(0, longest, p.n_now):
+        p.first = 0
+        while p.first < longest:
             run_tasks(weight_task, p, tasks, num_threads, work * p.n_now / p.n_blocks)
+            p.first += p.n_now
         if needs_turning(p):
             run_tasks(
                 turn_task, p, p.G * p.R, num_threads, 20.0 * p.n_parts * p.part_size

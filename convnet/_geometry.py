@@ -35,11 +35,6 @@ class Window(NamedTuple):
     dilation: Pair
     output: Pair
 
-    @property
-    def steps(self) -> tuple[Pair, Pair, Pair]:
-        """Where the pixels under a tap are: stride, leading pads and dilation."""
-        return self.stride, self.pads[:2], self.dilation
-
 
 def conv_window(
     image: Pair,

@@ -7,6 +7,10 @@ cimport numpy as cnp
 
 from convnet._kernels cimport cn_kernels_t, cn_row_t
 
+# Pixel (oh*SH + kh*DH - PT, ow*SW + kw*DW - PL) is under tap (kh, kw) of a window.
+cdef class Steps:
+    cdef readonly Py_ssize_t KH, KW, SH, SW, PT, PL, PB, PR, DH, DW
+
 # An (N, C, H, W) array: strides in elements, of either sign.
 cdef struct Image:
     char *data
@@ -47,7 +51,9 @@ cdef Finish no_finish() noexcept
 # From a bias, contiguous and one for each row, or of y's shape without images; a
 # residual of y's shape; a pair (low, high). None is nothing. What tiles cannot add from
 # where it lies is copied to y.
-cdef Finish describe_finish(cnp.ndarray y, bias, residual, clip) except *
+cdef Finish describe_finish(
+    cnp.ndarray y, cnp.ndarray bias, cnp.ndarray residual, clip
+) except *
 
 # Make room for n taps in n * TAP_ARRAYS numbers that the caller owns; then add them.
 cdef Py_ssize_t *take_tap_memory(Py_ssize_t n) except NULL

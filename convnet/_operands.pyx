@@ -1,11 +1,23 @@
 # SPDX-License-Identifier: MIT
 """Images, taps and finishes as drivers see them: see ``_operands.pxd``."""
 
+cimport cython
 cimport numpy as cnp
 
 from convnet._kernels cimport cn_kernels_t, cn_plane_t, cn_row_t, take_scratch
 
 cnp.import_array()
+
+
+@cython.auto_pickle(False)
+cdef class Steps:
+    """Where the pixels of windows lie: kernel, stride, padding and dilation."""
+
+    def __cinit__(self, kernel, stride, pads, dilation):
+        self.KH, self.KW = kernel
+        self.SH, self.SW = stride
+        self.PT, self.PL, self.PB, self.PR = pads
+        self.DH, self.DW = dilation
 
 
 cdef Image describe_array(cnp.ndarray array) noexcept:
@@ -43,7 +55,9 @@ cdef Finish no_finish() noexcept:
     return finish
 
 
-cdef Finish describe_finish(cnp.ndarray y, bias, residual, clip) except *:
+cdef Finish describe_finish(
+    cnp.ndarray y, cnp.ndarray bias, cnp.ndarray residual, clip
+) except *:
     cdef Finish finish = no_finish()
     if bias is not None and bias.ndim == 1:
         finish.bias = <const char *> cnp.PyArray_DATA(<cnp.ndarray> bias)

@@ -10,9 +10,11 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import DTypeLike
 
 from convnet import _check as check
-from convnet import _conv, _conv_weight, _threads, _winograd, _winograd_weight
-from convnet._algorithm import Product, choose, estimates
-from convnet._geometry import IntOrPair, Padding, Pair, Window, conv_window
+from convnet import _conv, _conv_weight, _winograd, _winograd_weight
+from convnet._algorithm import estimates, get_policy
+from convnet._conv_call import ConvCall, check_conv
+from convnet._geometry import IntOrPair, Padding
+from convnet._threads import get_num_threads
 
 KINDS = ("forward", "grad_input", "grad_weight")
 
@@ -150,82 +152,50 @@ def explain(
     ('direct', 137625600)
     """
     check.choice(kind, "kind", KINDS)
-    channels_last = check.choice(layout, "layout", ("NCHW", "NHWC")) == "NHWC"
     element = np.dtype(dtype)
     if element not in (np.dtype(np.float32), np.dtype(np.float64)):
         raise TypeError(f"dtype must be float32 or float64, got {element}")
-    _, (N, IC, IH, IW) = check.as_image_shape(x_shape, "x_shape", channels_last)
-    weights = check.as_shape(weight_shape, "weight_shape")
-    groups = check.weight_fits(weights, IC, groups)
-    window = conv_window((IH, IW), weights[2:], stride, padding, dilation)  # type: ignore[arg-type]
-    OC = weights[0]
-    call = _Call(kind, element, channels_last, N, IC, OC, groups, (IH, IW), window)
-    image = f"{IH}x{IW}x{IC}" if channels_last else f"{IC}x{IH}x{IW}"
+    x = check.as_image_shape(x_shape, "x_shape")
+    weight = check.as_shape(weight_shape, "weight_shape")
+    steps = stride, padding, dilation, groups
+    call = check_conv(kind, x, weight, element, steps, layout, policy=get_policy())
+    IH, IW = call.image
+    image = f"{IH}x{IW}x{call.IC}" if call.channels_last else f"{call.IC}x{IH}x{IW}"
     return Plan(
         kind,
-        f"{N} x {image} {element} ({layout}), weight "
-        f"{'x'.join(map(str, weights))}, {groups} groups",
+        f"{call.N} x {image} {element} ({layout}), weight "
+        f"{'x'.join(map(str, call.w_shape))}, {call.groups} groups",
         call.flops,
         _candidates(call),
     )
 
 
-@dataclass(frozen=True)
-class _Call:
-    """A checked call of one of the three passes."""
-
-    kind: str
-    dtype: np.dtype[Any]
-    channels_last: bool
-    N: int
-    IC: int
-    OC: int
-    groups: int
-    image: Pair
-    window: Window
-
-    @property
-    def flops(self) -> int:
-        """Operations of the definition: the same for all passes and algorithms."""
-        (KH, KW), (OH, OW) = self.window.kernel, self.window.output
-        return 2 * self.N * self.OC * self.IC // self.groups * KH * KW * OH * OW
-
-    @property
-    def product(self) -> Product:
-        """The blocked product that the pass is; its rows go to the result."""
-        rows, channels = self.OC // self.groups, self.IC // self.groups
-        if self.kind == "grad_input" and self.window.stride == (1, 1):
-            return Product(self.groups, channels, rows, self.N, *self.image)
-        return Product(self.groups, rows, channels, self.N, *self.window.output)
-
-    def outlines(self, algorithm: str) -> list[dict[str, Any]]:
-        """Ask the driver of the pass for the products that it would run."""
-        x = _imagine((self.N, self.IC, *self.image), self.dtype, self.channels_last)
-        shape = (self.N, self.OC, *self.window.output)
-        y = _imagine(shape, self.dtype, self.channels_last)
-        shape = (self.OC, self.IC // self.groups, *self.window.kernel)
-        weight = _imagine(shape, self.dtype, False)
-        outlines: list[dict[str, Any]] = []
-        threads = _threads.get_num_threads()
-        how = (*self.window.steps, self.groups, threads, outlines)
-        tiles = (self.window.pads[:2], self.groups, threads)
-        if self.kind == "grad_weight" and algorithm == "direct":
-            _conv_weight.grad_weight(y, x, weight, *how)
-        elif self.kind == "grad_weight":
-            m = int(algorithm[-1])
-            _winograd_weight.grad_weight(y, x, weight, *tiles, m, outlines)
-        elif algorithm == "direct" and self.kind == "forward":
-            _conv.forward(x, weight, None, y, *how)
-        elif algorithm == "direct":
-            _conv.grad_input(y, weight, x, *how)
-        elif self.kind == "forward":
-            _winograd.forward(x, weight, None, y, *tiles, int(algorithm[-1]), outlines)
+def _outlines(call: ConvCall, algorithm: str) -> list[dict[str, Any]]:
+    """Ask the driver of the pass for the products that it would run."""
+    x = _imagine((call.N, call.IC, *call.image), call)
+    y = _imagine((call.N, call.OC, *call.window.output), call)
+    weight = np.broadcast_to(call.dtype.type(0), call.w_shape)
+    outlines: list[dict[str, Any]] = []
+    how = call.steps, call.groups, get_num_threads()
+    m = 0 if algorithm == "direct" else int(algorithm[-1])
+    if call.kind == "grad_weight":
+        if m:
+            _winograd_weight.grad_weight(y, x, weight, m, *how, plans=outlines)
         else:
-            _winograd.grad_input(y, weight, x, *tiles, int(algorithm[-1]), outlines)
-        return outlines
+            _conv_weight.grad_weight(y, x, weight, *how, plans=outlines)
+    elif call.kind == "forward":
+        if m:
+            _winograd.forward(x, weight, None, y, m, *how, plans=outlines)
+        else:
+            _conv.forward(x, weight, None, y, *how, plans=outlines)
+    elif m:
+        _winograd.grad_input(y, weight, x, m, *how, plans=outlines)
+    else:
+        _conv.grad_input(y, weight, x, *how, plans=outlines)
+    return outlines
 
 
-def _candidates(call: _Call) -> tuple[Candidate, ...]:
+def _candidates(call: ConvCall) -> tuple[Candidate, ...]:
     """Describe all algorithms, the chosen one first, then by estimated time."""
     if not call.flops:
         return (Candidate("direct", 0.0, 0, 0, 0.0, "nothing to compute"),)
@@ -233,31 +203,25 @@ def _candidates(call: _Call) -> tuple[Candidate, ...]:
     costs = estimates(call.product, call.window, gradient=gradient)
     if call.dtype.itemsize != 4:
         costs = {"direct": costs["direct"]}
-    chosen = choose(
-        call.product, call.window, call.dtype, "auto", None, gradient=gradient
-    )
-    order = sorted(costs, key=lambda name: (name != chosen, costs[name]))
+    order = sorted(costs, key=lambda name: (name != call.algorithm, costs[name]))
     return tuple(
         (_direct if name == "direct" else _winograd_tiles)(call, name, costs[name])
         for name in order
     )
 
 
-def _imagine(
-    shape: tuple[int, ...], dtype: np.dtype[Any], channels_last: bool
-) -> check.Array:
+def _imagine(shape: tuple[int, ...], call: ConvCall) -> check.Array:
     """Return an array of this NCHW shape, strided as if new, without its memory."""
-    order = (0, 2, 3, 1) if channels_last else range(len(shape))
-    strides, step = [0] * len(shape), dtype.itemsize
-    for axis in reversed(order):
+    strides, step = [0] * 4, call.dtype.itemsize
+    for axis in (1, 3, 2, 0) if call.channels_last else (3, 2, 1, 0):
         strides[axis] = step
         step *= shape[axis]
-    return as_strided(np.empty(1, dtype), shape, strides)
+    return as_strided(np.empty(1, call.dtype), shape, strides)
 
 
-def _direct(call: _Call, algorithm: str, cycles: float) -> Candidate:
+def _direct(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
     """Describe the direct algorithm: implicit GEMM over blocks of pixels."""
-    outlines = call.outlines(algorithm)
+    outlines = _outlines(call, algorithm)
     if not outlines:
         return Candidate(algorithm, 0.0, call.flops, 0, 0.0, "no window meets a pixel")
     most = max(outlines, key=lambda outline: outline["scratch_bytes"])
@@ -293,9 +257,9 @@ def _direct(call: _Call, algorithm: str, cycles: float) -> Candidate:
 _ENLARGED = {2: 16.0, 4: 209.0}
 
 
-def _winograd_tiles(call: _Call, algorithm: str, cycles: float) -> Candidate:
+def _winograd_tiles(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
     """Describe Winograd's algorithm: (m + 2)^2 products over tiles of m x m pixels."""
-    (outline,) = call.outlines(algorithm)
+    (outline,) = _outlines(call, algorithm)
     m = int(algorithm[-1])
     G, R, C, N, H, W = call.product
     tiles = N * -(-H // m) * -(-W // m)

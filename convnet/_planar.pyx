@@ -11,6 +11,7 @@ from convnet._blocks cimport padded
 from convnet._kernels cimport (
     cn_kernels_t, cn_planar_t, give_back, run_tasks, take_scratch,
 )
+from convnet._operands cimport Steps
 from convnet._planar_sums cimport PlanarProduct, find_y, sum_parts, sum_windows
 from convnet._planes cimport (
     PlaneBlock, Planes, add_phases, add_windows, count_blocks, fetch_block, fits_planes,
@@ -41,27 +42,25 @@ cpdef double packed_cycles(Py_ssize_t R, Py_ssize_t taps, Py_ssize_t mr):
     return (R + mr - 1) // mr * mr * MULTIPLYING + packing
 
 
-def fits(Py_ssize_t C, Py_ssize_t W, kernel, stride, dilation):
+cpdef bint fits(Py_ssize_t C, Py_ssize_t W, Steps steps) noexcept:
     """Whether C channels at rows of W pixels can go plane by plane."""
-    return fits_planes(C, W, kernel[0], kernel[1], stride, dilation)
+    return fits_planes(C, W, steps)
 
 
-cdef bint is_better_planar(
-    const Product *p, Py_ssize_t KH, Py_ssize_t KW, stride, dilation
-) except -1:
+cdef bint is_better_planar(const Product *p, Steps steps) noexcept:
     cdef const cn_kernels_t *kernels = p.pixels.kernels
-    cdef Py_ssize_t W = p.pixels.y.W, taps = KH * KW
+    cdef Py_ssize_t W = p.pixels.y.W, taps = steps.KH * steps.KW
     cdef double planar = planar_cycles(p.R, W, taps, kernels.lanes)
     return planar < packed_cycles(p.R, taps, kernels.mr) and fits_planes(
-        p.pixels.x.C, W, KH, KW, stride, dilation
+        p.pixels.x.C, W, steps
     )
 
 
 cdef int run_planar(
-    const Product *product, Py_ssize_t KH, Py_ssize_t KW, stride, padding, dilation,
-    bint gradient, int num_threads, list plans,
+    const Product *product, Steps steps, bint gradient, int num_threads, list plans
 ) except -1:
     cdef PlanarProduct p
+    cdef Py_ssize_t KH = steps.KH, KW = steps.KW
     cdef Planes *planes = &p.planes
     cdef Py_ssize_t tasks
     cdef double work
@@ -69,19 +68,19 @@ cdef int run_planar(
     planes.kernels = product.pixels.kernels
     planes.x, planes.x_row = product.pixels.x, product.pixels.x_row
     p.product, p.y = product, product.pixels.y
-    p.in_parts = p.y.sw != 1 or (gradient and stride[0] * stride[1] != 1)
+    p.in_parts = p.y.sw != 1 or (gradient and steps.SH * steps.SW != 1)
     planes.y, p.SH, p.SW = p.y, 1, 1
-    planes.step_h, planes.step_w = stride[0], stride[1]
+    planes.step_h, planes.step_w = steps.SH, steps.SW
     if gradient:
         planes.step_h = planes.step_w = 1
-        p.SH, p.SW = stride[0], stride[1]
+        p.SH, p.SW = steps.SH, steps.SW
         planes.y.H = (p.y.H + p.SH - 1) // p.SH
         planes.y.W = (p.y.W + p.SW - 1) // p.SW
-        add_phases(&planes.rows, KH, p.SH, dilation[0], padding[0])
-        add_phases(&planes.cols, KW, p.SW, dilation[1], padding[1])
+        add_phases(&planes.rows, KH, p.SH, steps.DH, steps.PT)
+        add_phases(&planes.cols, KW, p.SW, steps.DW, steps.PL)
     else:
-        add_windows(&planes.rows, KH, dilation[0], padding[0])
-        add_windows(&planes.cols, KW, dilation[1], padding[1])
+        add_windows(&planes.rows, KH, steps.DH, steps.PT)
+        add_windows(&planes.cols, KW, steps.DW, steps.PL)
     planes.G = product.G
     plan_planes(planes)
     work = 2.0 * product.G * product.R * planes.x.C * KH * KW

@@ -8,7 +8,7 @@ sums are added in order.
 
 from convnet._blocks cimport ENOUGH_TASKS, Gather, padded
 from convnet._kernels cimport cn_kernels_t, give_back, run_tasks, take_scratch
-from convnet._operands cimport Image, add_parts
+from convnet._operands cimport Image, Steps, add_parts
 from convnet._planar_weight_sums cimport CHAIN, PlanarWeight, weight_task
 from convnet._planes cimport (
     Planes, add_windows, fits_planes, outline_planes, place_columns, plan_planes,
@@ -32,26 +32,27 @@ cpdef double planar_cycles(
 
 
 cdef bint is_weight_planar(
-    const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Py_ssize_t KH,
-    Py_ssize_t KW, stride, dilation
-) except -1:
+    const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Steps steps
+) noexcept:
     cdef const cn_kernels_t *kernels = x.kernels
     cdef double rows = (R + kernels.mr - 1) // kernels.mr * kernels.mr
-    cdef double columns = padded(kernels, C * KH * KW)
-    cdef double planar = planar_cycles(R, C, grad_y.W, KH * KW, kernels.lanes)
+    cdef Py_ssize_t taps = steps.KH * steps.KW
+    cdef double columns = padded(kernels, C * taps)
+    cdef double planar = planar_cycles(R, C, grad_y.W, taps, kernels.lanes)
     return (
         planar < columns * (rows * MULTIPLYING + PACKING)
-        and fits_planes(C, grad_y.W, KH, KW, stride, dilation)
+        and fits_planes(C, grad_y.W, steps)
     )
 
 
 cdef int run_planar_weight(
     const Gather *x, const Image *grad_y, const char *grad_y_begin,
-    const char *grad_y_end, char *grad_w, Py_ssize_t G, Py_ssize_t R, Py_ssize_t KH,
-    Py_ssize_t KW, padding, dilation, int num_threads, list plans,
+    const char *grad_y_end, char *grad_w, Py_ssize_t G, Py_ssize_t R, Steps steps,
+    int num_threads, list plans,
 ) except -1:
     cdef PlanarWeight p
     cdef Planes *planes = &p.planes
+    cdef Py_ssize_t KH = steps.KH, KW = steps.KW
     cdef Py_ssize_t tasks, indices, parts_bytes = 0
     cdef double work
     cdef char *scratch
@@ -61,8 +62,8 @@ cdef int run_planar_weight(
     p.row.begin, p.row.end = grad_y_begin, grad_y_end
     p.row.col_stride = grad_y.sw
     p.grad_w, p.G, p.R, p.T = grad_w, G, R, x.x.C * KH * KW
-    add_windows(&planes.rows, KH, dilation[0], padding[0])
-    add_windows(&planes.cols, KW, dilation[1], padding[1])
+    add_windows(&planes.rows, KH, steps.DH, steps.PT)
+    add_windows(&planes.cols, KW, steps.DW, steps.PL)
     planes.G = G
     plan_planes(planes)
     work = 2.0 * G * R * p.T * planes.y.N * planes.y.H * planes.y.W

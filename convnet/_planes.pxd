@@ -4,7 +4,7 @@
 # output pixels, and where a block's taps lie.
 
 from convnet._kernels cimport cn_kernels_t, cn_planar_t, cn_row_t
-from convnet._operands cimport Image
+from convnet._operands cimport Image, Steps
 
 cdef enum:
     MAX_TAPS = 32                   # of an axis
@@ -35,11 +35,9 @@ cdef struct PlaneBlock:
     Py_ssize_t n, group, n_groups
     Py_ssize_t first_row, n_rows, first_col, n_cols
 
-# Whether a kernel of KH x KW taps over C channels, at W columns of the result, is small
-# enough to go plane by plane.
-cdef bint fits_planes(
-    Py_ssize_t C, Py_ssize_t W, Py_ssize_t KH, Py_ssize_t KW, stride, dilation
-) noexcept
+# Whether windows over C channels, at W columns of the result, are small enough to go
+# plane by plane.
+cdef bint fits_planes(Py_ssize_t C, Py_ssize_t W, Steps steps) noexcept
 
 # The taps along an axis: of the convolution, or of the phases of its input gradient.
 cdef void add_windows(

@@ -2,6 +2,7 @@
 """Slabs for products that go plane by plane: see ``_planes.pxd``."""
 
 from convnet._kernels cimport CN_NO_ROW, cn_slab_t
+from convnet._operands cimport Steps
 
 # Bytes of a slab: half an L1, with the result that is written beside it.
 cdef Py_ssize_t SLAB_BYTES = 16 * 1024
@@ -14,22 +15,17 @@ cdef Py_ssize_t MAX_SPAN = 128
 cdef Py_ssize_t MAX_TERMS = 2048, MAX_SLAB = 64 * 1024
 
 
-cdef bint fits_planes(
-    Py_ssize_t C, Py_ssize_t W, Py_ssize_t KH, Py_ssize_t KW, stride, dilation
-) noexcept:
-    cdef Py_ssize_t SH, SW, rows, cols
-    if stride[0] > MAX_STEP or stride[1] > MAX_STEP:
+cdef bint fits_planes(Py_ssize_t C, Py_ssize_t W, Steps steps) noexcept:
+    cdef Py_ssize_t KH = steps.KH, KW = steps.KW, rows, cols
+    if steps.SH > MAX_STEP or steps.SW > MAX_STEP or max(KH, KW) > MAX_TAPS:
         return False
-    if (KH - 1) * dilation[0] >= MAX_SPAN or (KW - 1) * dilation[1] >= MAX_SPAN:
+    rows, cols = (KH - 1) * steps.DH, (KW - 1) * steps.DW
+    if rows >= MAX_SPAN or cols >= MAX_SPAN:
         return False
-    SH, SW = stride
-    rows, cols = (KH - 1) * dilation[0], (KW - 1) * dilation[1]
-    rows += TALL * SH
-    cols += min(W, MAX_COLUMNS) * SW
+    rows += TALL * steps.SH
+    cols += min(W, MAX_COLUMNS) * steps.SW
     return (
-        KH <= MAX_TAPS
-        and KW <= MAX_TAPS
-        and C * KH * KW <= MAX_TERMS
+        C * KH * KW <= MAX_TERMS
         and C * rows * cols <= MAX_SLAB
     )
 

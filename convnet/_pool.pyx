@@ -14,6 +14,7 @@ from libc.stdint cimport int64_t
 from convnet._kernels cimport (
     active_kernels, cn_kernels_t, cn_pool_t, give_back, run_tasks, take_scratch,
 )
+from convnet._operands cimport Steps
 from convnet._pool_planes cimport (
     Planes, are_even, describe_planes, find_plane, join_images, turn_in, turn_out,
 )
@@ -54,74 +55,63 @@ cdef struct Pooling:
 
 
 def max_forward(
-    cnp.ndarray x, cnp.ndarray y, indices, kernel, stride, padding, dilation,
-    int num_threads,
+    cnp.ndarray x, cnp.ndarray y, cnp.ndarray indices, Steps steps, int num_threads
 ):
     """Write the maxima of windows to `y`, and where they were found to `indices`."""
     cdef Pooling p
-    describe(&p, x, y, indices, kernel, stride, padding, dilation)
+    describe(&p, x, y, indices, steps)
     run(&p, max_rows, False, num_threads)
 
 
 def max_backward(
-    cnp.ndarray grad_y, cnp.ndarray indices, cnp.ndarray grad_x, kernel, stride,
-    padding, dilation, int num_threads,
+    cnp.ndarray grad_y, cnp.ndarray indices, cnp.ndarray grad_x, Steps steps,
+    int num_threads,
 ):
     """Write the gradient to `grad_x`, which has no gaps; tell if indices were right."""
     cdef Pooling p
-    describe(&p, grad_x, grad_y, indices, kernel, stride, padding, dilation)
+    describe(&p, grad_x, grad_y, indices, steps)
     return run(&p, max_grad_rows, True, num_threads)
 
 
 def avg_forward(
-    cnp.ndarray x, cnp.ndarray y, kernel, stride, padding, bint count_include_pad,
+    cnp.ndarray x, cnp.ndarray y, Steps steps, bint count_include_pad,
     Py_ssize_t divisor, int num_threads,
 ):
-    """Write the averages of windows to `y`; `padding` is (top, left, bottom, right)."""
+    """Write the averages of windows to `y`; a divisor of 0 counts their pixels."""
     cdef Pooling p
-    describe(&p, x, y, None, kernel, stride, padding, (1, 1))
-    describe_average(&p, padding, count_include_pad, divisor)
+    describe(&p, x, y, None, steps)
+    p.window.count_include_pad, p.window.divisor = count_include_pad, divisor
     run(&p, avg_rows, False, num_threads)
 
 
 def avg_backward(
-    cnp.ndarray grad_y, cnp.ndarray grad_x, kernel, stride, padding,
-    bint count_include_pad, Py_ssize_t divisor, int num_threads,
+    cnp.ndarray grad_y, cnp.ndarray grad_x, Steps steps, bint count_include_pad,
+    Py_ssize_t divisor, int num_threads,
 ):
     """Write the gradient of averages to `grad_x`."""
     cdef Pooling p
-    describe(&p, grad_x, grad_y, None, kernel, stride, padding, (1, 1))
-    describe_average(&p, padding, count_include_pad, divisor)
+    describe(&p, grad_x, grad_y, None, steps)
+    p.window.count_include_pad, p.window.divisor = count_include_pad, divisor
     run(&p, avg_grad_rows, True, num_threads)
 
 
-cdef int describe(
-    Pooling *p, cnp.ndarray x, cnp.ndarray y, indices, kernel, stride, padding, dilation
-) except -1:
+cdef void describe(
+    Pooling *p, cnp.ndarray x, cnp.ndarray y, cnp.ndarray indices, Steps steps
+) noexcept:
     cdef cn_pool_t *w = &p.window
     p.kernels = active_kernels(<int> x.itemsize)
     p.x, p.y = describe_planes(x), describe_planes(y)
     p.index = describe_planes(y if indices is None else indices)
     if indices is None:
         p.index.image.data = NULL
-    w.KH, w.KW = kernel[0], kernel[1]
-    w.SH, w.SW = stride[0], stride[1]
-    w.PT, w.PL = padding[0], padding[1]
-    w.DH, w.DW = dilation[0], dilation[1]
+    w.KH, w.KW, w.SH, w.SW = steps.KH, steps.KW, steps.SH, steps.SW
+    w.PT, w.PL, w.PB, w.PR = steps.PT, steps.PL, steps.PB, steps.PR
+    w.DH, w.DW = steps.DH, steps.DW
     w.IH, w.IW, w.OH, w.OW = p.x.image.H, p.x.image.W, p.y.image.H, p.y.image.W
     w.x_row_stride, w.x_col_stride = p.x.image.sh, p.x.image.sw
     w.y_row_stride, w.y_col_stride = p.y.image.sh, p.y.image.sw
     w.index_row_stride, w.index_col_stride = p.index.image.sh, p.index.image.sw
     w.x_end, w.y_end, w.index_end = p.x.row.end, p.y.row.end, p.index.row.end
-    return 0
-
-
-cdef int describe_average(
-    Pooling *p, padding, bint count_include_pad, Py_ssize_t divisor
-) except -1:
-    p.window.PB, p.window.PR = padding[2], padding[3]
-    p.window.count_include_pad, p.window.divisor = count_include_pad, divisor
-    return 0
 
 
 cdef void group_planes(Pooling *p) noexcept nogil:

@@ -57,10 +57,9 @@ cdef int run_product(
     p.packed, p.workspaces = scratch, scratch + packed
     try:
         if packings is None:
-            for p.first_chunk in range(
-                0, g.n_channel_chunks * g.n_tap_chunks, p.n_chunks
-            ):
+            while p.first_chunk < g.n_channel_chunks * g.n_tap_chunks:
                 run_slices(p, panels, num_threads, work)
+                p.first_chunk += p.n_chunks
             return 0
         if kept is None:
             kept = Packing(packed_bytes(p))
@@ -96,11 +95,13 @@ cdef int run_slices(
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t per_slice = p.n_panels
     work = work / panels * p.n_chunks / (g.n_channel_chunks * g.n_tap_chunks)
-    for p.first_panel in range(0, panels, per_slice):
+    p.first_panel = 0
+    while p.first_panel < panels:
         p.n_panels = min(per_slice, panels - p.first_panel)
         plan_tasks(p, num_threads)
         pack_weights(p, num_threads)
         run_tasks(product_task, p, p.n_tasks, num_threads, work * p.n_panels)
+        p.first_panel += per_slice
     p.n_panels = per_slice
     return 0
 

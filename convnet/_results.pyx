@@ -15,14 +15,13 @@ from libc.string cimport memcpy, memset
 
 from convnet._kernels cimport allocate_pages
 
-import numpy as np
-
 cnp.import_array()
 
 cdef enum:
     # Smaller arrays are left to NumPy: its allocator recycles them.
     SMALLEST = 128 * 1024
     MAX_WAITING = 32
+    MOST_AXES = 4
     LINE = 64
 
 
@@ -135,15 +134,20 @@ cdef object capsule = PyCapsule_New(&handler, b"mem_handler", NULL)
 
 def empty(tuple shape, cnp.dtype dtype):
     """Return a new array of undefined values: `numpy.empty` for results."""
-    cdef Py_ssize_t size
+    cdef cnp.npy_intp dims[MOST_AXES]
+    cdef int axis, axes = len(shape)
     cdef double n = dtype.itemsize
-    for size in shape:
-        n *= size
+    cdef object before
+    if axes > MOST_AXES:
+        raise ValueError(f"results have at most {MOST_AXES} axes, not {axes}")
+    for axis in range(axes):
+        dims[axis] = shape[axis]
+        n *= dims[axis]
     if n < SMALLEST:
-        return np.empty(shape, dtype)
-    cdef object before = cnp.PyDataMem_SetHandler(capsule)
+        return cnp.PyArray_EMPTY(axes, dims, dtype.type_num, False)
+    before = cnp.PyDataMem_SetHandler(capsule)
     try:
-        return np.empty(shape, dtype)
+        return cnp.PyArray_EMPTY(axes, dims, dtype.type_num, False)
     finally:
         cnp.PyDataMem_SetHandler(before)
 

@@ -2,30 +2,31 @@ from typing import Any
 
 import numpy as np
 
+from convnet._operands import Steps
+
 _Array = np.ndarray[Any, Any]
-_Pair = tuple[int, int]
 
 def forward(
     x: _Array,
     weight: _Array,
     bias: _Array | None,
     y: _Array,
-    padding: _Pair,
+    m: int,
+    steps: Steps,
     groups: int,
     num_threads: int,
-    m: int,
-    plans: list[dict[str, Any]] | None = None,
     packings: dict[Any, Any] | None = None,
     residual: _Array | None = None,
     clip: tuple[float, float] | None = None,
+    plans: list[dict[str, Any]] | None = None,
 ) -> None: ...
 def grad_input(
     grad_y: _Array,
     weight: _Array,
     grad_x: _Array,
-    padding: _Pair,
+    m: int,
+    steps: Steps,
     groups: int,
     num_threads: int,
-    m: int,
     plans: list[dict[str, Any]] | None = None,
 ) -> None: ...

@@ -5,7 +5,7 @@ cimport numpy as cnp
 
 from convnet._kernels cimport Flushing, active_kernels, flush_denormals
 from convnet._operands cimport (
-    describe_array, describe_finish, describe_rows, no_finish,
+    Steps, describe_array, describe_finish, describe_rows, no_finish,
 )
 from convnet._winograd_product cimport Winograd, run_winograd
 
@@ -13,13 +13,13 @@ cnp.import_array()
 
 
 def forward(
-    cnp.ndarray x, cnp.ndarray weight, bias, cnp.ndarray y, padding, Py_ssize_t groups,
-    int num_threads, int m, list plans=None, dict packings=None, residual=None,
-    clip=None,
+    cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, int m,
+    Steps steps, Py_ssize_t groups, int num_threads, dict packings=None,
+    cnp.ndarray residual=None, clip=None, list plans=None,
 ):
     """Write the convolution of `x` with `weight` plus `bias` to `y`, by F(m, 3).
 
-    The last four arguments are as for the direct convolution.
+    The other arguments are as for the direct convolution.
     """
     cdef Flushing _flushing = flush_denormals(y.itemsize)
     cdef Winograd p
@@ -28,13 +28,13 @@ def forward(
     p.row_stride, p.channel_stride = weight.shape[1] * 9, 9
     p.flip = False
     p.finish = describe_finish(y, bias, residual, clip)
-    p.dh, p.dw = -padding[0], -padding[1]
+    p.dh, p.dw = -steps.PT, -steps.PL
     run_winograd(&p, num_threads, plans, packings)
 
 
 def grad_input(
-    cnp.ndarray grad_y, cnp.ndarray weight, cnp.ndarray grad_x, padding,
-    Py_ssize_t groups, int num_threads, int m, list plans=None,
+    cnp.ndarray grad_y, cnp.ndarray weight, cnp.ndarray grad_x, int m, Steps steps,
+    Py_ssize_t groups, int num_threads, list plans=None,
 ):
     """Write the gradient of the input to `grad_x`: the filters turned round."""
     cdef Flushing _flushing = flush_denormals(grad_x.itemsize)
@@ -43,7 +43,7 @@ def grad_input(
     p.R, p.x.C = weight.shape[1], weight.shape[0] // groups
     p.row_stride, p.channel_stride = 9, weight.shape[1] * 9
     p.flip = True
-    p.dh, p.dw = padding[0] - 2, padding[1] - 2
+    p.dh, p.dw = steps.PT - 2, steps.PL - 2
     run_winograd(&p, num_threads, plans, None)
 
 

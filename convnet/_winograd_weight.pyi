@@ -2,16 +2,17 @@ from typing import Any
 
 import numpy as np
 
+from convnet._operands import Steps
+
 _Array = np.ndarray[Any, Any]
-_Pair = tuple[int, int]
 
 def grad_weight(
     grad_y: _Array,
     x: _Array,
     grad_w: _Array,
-    padding: _Pair,
+    m: int,
+    steps: Steps,
     groups: int,
     num_threads: int,
-    m: int,
     plans: list[dict[str, Any]] | None = None,
 ) -> None: ...

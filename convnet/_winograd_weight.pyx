@@ -24,7 +24,7 @@ from convnet._kernels cimport (
     flush_denormals, give_back, plain_tile, run_tasks, take_scratch,
 )
 from convnet._operands cimport (
-    TAP_ARRAYS, add_tap, describe_array, describe_rows, place_tap_arrays,
+    TAP_ARRAYS, Steps, add_tap, describe_array, describe_rows, place_tap_arrays,
 )
 
 cnp.import_array()
@@ -54,8 +54,8 @@ cdef struct WinogradWeight:
 
 
 def grad_weight(
-    cnp.ndarray grad_y, cnp.ndarray x, cnp.ndarray grad_w, padding, Py_ssize_t groups,
-    int num_threads, int m, list plans=None,
+    cnp.ndarray grad_y, cnp.ndarray x, cnp.ndarray grad_w, int m, Steps steps,
+    Py_ssize_t groups, int num_threads, list plans=None,
 ):
     """Write the gradient with respect to the weights to `grad_w`, by F(3, m).
 
@@ -65,13 +65,13 @@ def grad_weight(
     cdef WinogradWeight p
     cdef Py_ssize_t x_memory[36 * TAP_ARRAYS]
     cdef Py_ssize_t y_memory[16 * TAP_ARRAYS]
-    cdef Py_ssize_t t, n = m + 2, PT = padding[0], PL = padding[1]
+    cdef Py_ssize_t t, n = m + 2
     p.m, p.n_points = m, n * n
     p.grad_w = <char *> cnp.PyArray_DATA(grad_w)
     p.G, p.R, p.C = groups, grad_w.shape[0] // groups, grad_w.shape[1]
     place_tap_arrays(&p.x.taps, x_memory, n * n)
     for t in range(n * n):
-        add_tap(&p.x.taps, t // n - PT, t % n - PL, t)
+        add_tap(&p.x.taps, t // n - steps.PT, t % n - steps.PL, t)
     place_tap_arrays(&p.grad_y.taps, y_memory, m * m)
     for t in range(m * m):
         add_tap(&p.grad_y.taps, t // m, t % m, t)
@@ -128,8 +128,10 @@ cdef int run(WinogradWeight *p, int num_threads, list plans) except -1:
     if p.whole:
         p.n_now = p.n_blocks
     try:
-        for p.first in range(0, longest, p.n_now):
+        p.first = 0
+        while p.first < longest:
             run_tasks(tile_task, p, tasks, num_threads, work * p.n_now / p.n_blocks)
+            p.first += p.n_now
         if not p.whole:
             work = 20.0 * p.n_parts * p.part_size
             run_tasks(turn_task, p, p.G * p.R, num_threads, work)

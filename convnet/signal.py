@@ -262,7 +262,7 @@ def _correlate_floats(image: Array, kernel: Array, pads: Pads) -> Array:
 def _convolve(x: Array, weight: Array, pads: Pads, layout: str = "NCHW") -> Array:
     """Convolve as SciPy does: by direct sums, of denormals as well."""
     steps, extras = (1, pads, 1, 1), Extras(keep_denormals=True)
-    return convolve(x, weight, None, steps, extras, layout=layout, algorithm="direct")
+    return convolve(x, weight, None, steps, layout, algorithm="direct", extras=extras)
 
 
 def _correlate_complex(image: Array, kernel: Array, pads: Pads) -> Array:

@@ -209,18 +209,16 @@ def test_bias_residual_and_clip(name, layout, isa, rng):
             w,
             bias,
             steps,
-            extras,
-            layout=layout,
+            layout,
             algorithm="direct",
+            extras=extras,
         )
         n = w[0].size
         error = np.abs(from_layout(y, layout) - exact)
         assert np.max(error) < tolerance(np.float32, n, np.sqrt(n) + 3)
         untied = np.broadcast_to(bias[:, None, None], exact.shape[1:])
         tied = convolve(x, w, bias, steps, algorithm="direct")
-        y = convolve(
-            to_layout(x, layout), w, to_layout(untied, layout), steps, layout=layout
-        )
+        y = convolve(to_layout(x, layout), w, to_layout(untied, layout), steps, layout)
         assert np.max(np.abs(from_layout(y, layout) - tied)) < tolerance(
             np.float32, n, np.sqrt(n) + 3
         )

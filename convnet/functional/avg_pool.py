@@ -9,14 +9,17 @@ of the window counts: see `count_include_pad` and `divisor_override`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from convnet import _check as check
 from convnet import _pool
-from convnet._check import Array
-from convnet._geometry import IntOrPair, Padding, as_int, pool_window
+from convnet._check import Array, Shape
+from convnet._geometry import IntOrPair, Padding
+from convnet._pool_call import PoolCall, check_pool
+from convnet._threads import resolve
 
 
 def avg_pool2d(
@@ -87,23 +90,23 @@ def avg_pool2d(
     >>> avg_pool2d(x, (2, 3), stride=2, padding=(0, 1), count_include_pad=False)
     array([[[4.        , 4.66666667]]])
     """
-    channels_last, threads = check.options(layout, num_threads)
     given = (x,)
-    (x,) = check.as_floats(("x",), given)
-    images = check.as_nchw(x, "x", channels_last)
-    N, C, IH, IW = images.shape
-    ceil_mode = check.flag(ceil_mode, "ceil_mode")
-    window = pool_window((IH, IW), kernel_size, stride, padding, 1, ceil_mode)
-    count_include_pad, divisor = _divisor(count_include_pad, divisor_override)
-    shape = check.image_shape(N, C, window.output, channels_last, x.ndim == 3)
-    result = check.result(out, shape, x.dtype, given)
-    if x.size:
-        y = check.as_nchw(result, "out", channels_last)
-        kernel, stride, pads = window[:3]
-        _pool.avg_forward(
-            images, y, kernel, stride, pads, count_include_pad, divisor, threads
-        )
+    windows = layout, kernel_size, stride, padding, 1, ceil_mode
+    options = *windows, count_include_pad, divisor_override
+    (x,), call = _call(given, options)
+    y = result = check.result(out, call.y_shape, x.dtype, given)
+    if not call.is_nchw:
+        x, y = (check.as_nchw(array, call.channels_last) for array in (x, y))
+    if not call.is_empty:
+        how = call.steps, call.count_include_pad, call.divisor
+        _pool.avg_forward(x, y, *how, resolve(num_threads))
     return result
+
+
+@check.remembered("x")
+def _call(shapes: tuple[Shape], dtype: np.dtype[Any], *options: Any) -> PoolCall:
+    """Return the call of a pooling."""
+    return check_pool(*shapes, *options)
 
 
 def avg_pool2d_grad(
@@ -157,24 +160,33 @@ def avg_pool2d_grad(
     array([[[1., 1., 2., 2.],
             [1., 1., 2., 2.]]])
     """
-    channels_last, threads = check.options(layout, num_threads)
     given = (grad_y,)
-    (grad_y,) = check.as_floats(("grad_y",), given)
-    shape, (N, C, IH, IW) = check.as_image_shape(x_shape, "x_shape", channels_last)
-    ceil_mode = check.flag(ceil_mode, "ceil_mode")
-    window = pool_window((IH, IW), kernel_size, stride, padding, 1, ceil_mode)
-    count_include_pad, divisor = _divisor(count_include_pad, divisor_override)
-    y_shape = check.image_shape(N, C, window.output, channels_last, len(shape) == 3)
-    check.has_shape(grad_y, "grad_y", y_shape)
-    result = check.result(out, shape, grad_y.dtype, given)
-    if result.size:
-        gy = check.as_nchw(grad_y, "grad_y", channels_last)
-        gx = check.as_nchw(result, "out", channels_last)
-        kernel, stride, pads = window[:3]
-        _pool.avg_backward(
-            gy, gx, kernel, stride, pads, count_include_pad, divisor, threads
+    windows = layout, kernel_size, stride, padding, 1, ceil_mode
+    options = x_shape, *windows, count_include_pad, divisor_override
+    (grad_y,), call = _grad_call(given, options)
+    grad_x = result = check.result(out, call.x_shape, grad_y.dtype, given)
+    if not call.is_nchw:
+        grad_y, grad_x = (
+            check.as_nchw(array, call.channels_last) for array in (grad_y, result)
         )
+    if not call.is_empty:
+        how = call.steps, call.count_include_pad, call.divisor
+        _pool.avg_backward(grad_y, grad_x, *how, resolve(num_threads))
     return result
+
+
+@check.remembered("grad_y")
+def _grad_call(
+    shapes: tuple[Shape],
+    dtype: np.dtype[Any],
+    x_shape: Sequence[int],
+    *options: Any,
+) -> PoolCall:
+    """Return the call of a pooling's gradient."""
+    (grad_y,) = shapes
+    call = check_pool(check.as_image_shape(x_shape, "x_shape"), *options)
+    check.has_shape(grad_y, "grad_y", call.y_shape)
+    return call
 
 
 def global_avg_pool2d(
@@ -220,14 +232,5 @@ def global_avg_pool2d(
     >>> global_avg_pool2d(np.array([[[1.0, 5.0, 3.0], [3.0, 4.0, 2.0]]]))
     array([[[3.]]])
     """
-    channels_last, _ = check.options(layout, num_threads)
-    image = check.as_nchw(np.asarray(x), "x", channels_last).shape[2:]
-    return avg_pool2d(x, image, layout=layout, out=out, num_threads=num_threads)
-
-
-def _divisor(count_include_pad: bool, divisor_override: int | None) -> tuple[bool, int]:
-    """Return what a driver needs to divide: a number of 0 means the pixels' count."""
-    count_include_pad = check.flag(count_include_pad, "count_include_pad")
-    if divisor_override is None:
-        return count_include_pad, 0
-    return count_include_pad, as_int(divisor_override, "divisor_override")
+    shape = check.nchw_shape(np.shape(x), "x", check.options(layout))
+    return avg_pool2d(x, shape[2:], layout=layout, out=out, num_threads=num_threads)

@@ -17,9 +17,11 @@ from numpy.typing import ArrayLike
 
 from convnet import _check as check
 from convnet import _conv, _winograd
-from convnet._algorithm import Product, choose
-from convnet._check import Array
-from convnet._geometry import IntOrPair, Padding, conv_window
+from convnet._algorithm import get_policy
+from convnet._check import Array, Shape
+from convnet._conv_call import ConvCall, WindowOptions, check_conv
+from convnet._geometry import IntOrPair, Padding
+from convnet._threads import resolve
 
 
 def conv2d(
@@ -121,16 +123,9 @@ def conv2d(
     >>> conv2d(x, np.ones((3, 2, 3, 1), dtype=np.float32)).shape
     (1, 3, 3, 7)
     """
+    steps = stride, padding, dilation, groups
     return convolve(
-        x,
-        weight,
-        bias,
-        (stride, padding, dilation, groups),
-        layout=layout,
-        out=out,
-        num_threads=num_threads,
-        algorithm=algorithm,
-        precision=precision,
+        x, weight, bias, steps, layout, out, num_threads, algorithm, precision
     )
 
 
@@ -144,56 +139,71 @@ class Extras(NamedTuple):
     keep_denormals: bool = False  # in float32, which treats them as zero otherwise
 
 
+NO_EXTRAS = Extras()
+
+
+@check.remembered("x", "weight", "bias")
+def _checked(
+    shapes: tuple[Shape, ...], dtype: np.dtype[Any], *options: Any
+) -> ConvCall:
+    """Return the call of a forward pass, with a bias or without."""
+    x, weight, *biases = shapes
+    call = check_conv("forward", x, weight, dtype, *options)
+    for bias in biases:
+        check.bias_fits(bias, call.OC, call.window.output, call.channels_last)
+    return call
+
+
 def convolve(
     x: ArrayLike,
     weight: ArrayLike,
     bias: ArrayLike | None,
-    steps: tuple[IntOrPair, Padding, IntOrPair, int],
-    extras: Extras | None = None,
-    *,
+    steps: WindowOptions,
     layout: str = "NCHW",
     out: Array | None = None,
     num_threads: int | None = None,
     algorithm: str = "auto",
     precision: str | None = None,
+    extras: Extras = NO_EXTRAS,
 ) -> Array:
-    """Compute `conv2d`, with what only prepared layers ask for.
+    """Compute `conv2d`, with what only prepared layers and `convnet.signal` ask for.
 
     `steps` are stride, padding, dilation and groups; a residual and an untied bias
     exclude each other.
     """
-    channels_last, threads = check.options(layout, num_threads, algorithm, precision)
     given = (x, weight) if bias is None else (x, weight, bias)
-    x, weight, *biases = check.as_floats(("x", "weight", "bias"), given)
-    images = check.as_nchw(x, "x", channels_last)
-    N, IC, IH, IW = images.shape
-    stride, padding, dilation, groups = steps
-    groups = check.weight_fits(weight.shape, IC, groups)
-    OC, _, KH, KW = weight.shape
-    window = conv_window((IH, IW), (KH, KW), stride, padding, dilation)
-    b = check.as_bias(biases[0], OC, window.output, channels_last) if biases else None
-    shape = check.image_shape(N, OC, window.output, channels_last, x.ndim == 3)
-    result = check.result(out, shape, weight.dtype, given)
-    y = check.as_nchw(result, "out", channels_last)
-    packings, residual, clip, keep_denormals = extras or Extras()
+    packings, residual, clip, keep_denormals = extras
+    options = steps, layout, algorithm, precision, get_policy(), packings is not None
+    (x, weight, *biases), call = _checked(given, options)
+    y = result = check.result(out, call.y_shape, call.dtype, given)
+    if not call.is_nchw:
+        x, y = (check.as_nchw(array, call.channels_last) for array in (x, y))
+    bias = check.as_bias(biases[0], call.channels_last) if biases else None
     if residual is not None:
-        check.has_shape(residual, "residual", shape)
-        residual = check.as_nchw(residual, "residual", channels_last)
-        residual = residual.astype(y.dtype, copy=False)
-    if not (x.size and weight.size):
-        y[...] = 0 if residual is None else residual
-        if b is not None:
-            y += b if b.ndim == 3 else b[:, None, None]
-        return np.clip(result, *clip, out=result) if clip else result
+        check.has_shape(residual.shape, "residual", call.y_shape)
+        residual = check.as_nchw(residual, call.channels_last)
+        residual = residual.astype(call.dtype, copy=False)
+    if call.is_empty:
+        _without_products(y, bias, residual, clip)
+        return result
+    how = call.steps, call.groups, resolve(num_threads), packings, residual, clip
     weight = np.ascontiguousarray(weight)
-    product = Product(groups, OC // groups, IC // groups, N, *window.output)
-    prepared = packings is not None
-    chosen = choose(product, window, weight.dtype, algorithm, precision, prepared)
-    more: dict[str, Any] = {"packings": packings, "residual": residual, "clip": clip}
-    if chosen == "direct":
-        more["keep_denormals"] = keep_denormals
-        _conv.forward(images, weight, b, y, *window.steps, groups, threads, **more)
+    if call.m:
+        _winograd.forward(x, weight, bias, y, call.m, *how)
     else:
-        pads, m = window.pads[:2], int(chosen[-1])
-        _winograd.forward(images, weight, b, y, pads, groups, threads, m, **more)
+        _conv.forward(x, weight, bias, y, *how, keep_denormals)
     return result
+
+
+def _without_products(
+    y: Array,
+    bias: Array | None,
+    residual: Array | None,
+    clip: tuple[float, float] | None,
+) -> None:
+    """Write what is left of a convolution over no channels, or of no images."""
+    y[...] = 0 if residual is None else residual
+    if bias is not None:
+        y += bias if bias.ndim == 3 else bias[:, None, None]
+    if clip is not None:
+        np.clip(y, *clip, out=y)

@@ -12,15 +12,18 @@ runs over the products of the forward call that its result took part in:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from convnet import _check as check
 from convnet import _conv, _conv_bias, _conv_weight, _winograd, _winograd_weight
-from convnet._algorithm import Product, choose
-from convnet._check import Array
-from convnet._geometry import IntOrPair, Padding, conv_window
+from convnet._algorithm import get_policy
+from convnet._check import Array, Shape
+from convnet._conv_call import ConvCall, check_conv
+from convnet._geometry import IntOrPair, Padding
+from convnet._threads import resolve
 
 
 def conv2d_grad_input(
@@ -83,30 +86,39 @@ def conv2d_grad_input(
     >>> conv2d_grad_input(grad_y, np.array([[[[-1.0, 1.0]]]]), (1, 1, 4))
     array([[[ -1.,  -9., -90., 100.]]])
     """
-    channels_last, threads = check.options(layout, num_threads, algorithm, precision)
-    given = (grad_y, weight)
-    grad_y, weight = check.as_floats(("grad_y", "weight"), given)
-    shape, (N, IC, IH, IW) = check.as_image_shape(x_shape, "x_shape", channels_last)
-    groups = check.weight_fits(weight.shape, IC, groups)
-    OC, _, KH, KW = weight.shape
-    window = conv_window((IH, IW), (KH, KW), stride, padding, dilation)
-    y_shape = check.image_shape(N, OC, window.output, channels_last, len(shape) == 3)
-    check.has_shape(grad_y, "grad_y", y_shape)
-    result = check.result(out, shape, weight.dtype, given)
-    if grad_y.size and result.size:
-        gy = check.as_nchw(grad_y, "grad_y", channels_last)
-        gx = check.as_nchw(result, "out", channels_last)
-        weight = np.ascontiguousarray(weight)
-        product = Product(groups, IC // groups, OC // groups, N, IH, IW)
-        chosen = choose(product, window, weight.dtype, algorithm, precision)
-        if chosen == "direct":
-            _conv.grad_input(gy, weight, gx, *window.steps, groups, threads)
-        else:
-            m = int(chosen[-1])
-            _winograd.grad_input(gy, weight, gx, window.pads[:2], groups, threads, m)
-    else:
+    given = grad_y, weight
+    steps = stride, padding, dilation, groups
+    options = x_shape, steps, layout, algorithm, precision, get_policy()
+    (grad_y, weight), call = _grad_input_call(given, options)
+    grad_x = result = check.result(out, call.x_shape, call.dtype, given)
+    if call.is_empty:
         result[...] = 0
+        return result
+    if not call.is_nchw:
+        grad_y = check.as_nchw(grad_y, call.channels_last)
+        grad_x = check.as_nchw(result, call.channels_last)
+    weight = np.ascontiguousarray(weight)
+    how = call.steps, call.groups, resolve(num_threads)
+    if call.m:
+        _winograd.grad_input(grad_y, weight, grad_x, call.m, *how)
+    else:
+        _conv.grad_input(grad_y, weight, grad_x, *how)
     return result
+
+
+@check.remembered("grad_y", "weight")
+def _grad_input_call(
+    shapes: tuple[Shape, Shape],
+    dtype: np.dtype[Any],
+    x_shape: Sequence[int],
+    *options: Any,
+) -> ConvCall:
+    """Return the call of a gradient for the input."""
+    grad_y, weight = shapes
+    x = check.as_image_shape(x_shape, "x_shape")
+    call = check_conv("grad_input", x, weight, dtype, *options)
+    check.has_shape(grad_y, "grad_y", call.y_shape)
+    return call
 
 
 def conv2d_grad_weight(
@@ -169,33 +181,40 @@ def conv2d_grad_weight(
     >>> conv2d_grad_weight(grad_y, x, (1, 1, 1, 2))
     array([[[[421., 842.]]]])
     """
-    channels_last, threads = check.options(layout, num_threads, algorithm, precision)
-    given = (grad_y, x)
-    grad_y, x = check.as_floats(("grad_y", "x"), given)
-    images = check.as_nchw(x, "x", channels_last)
-    N, IC, IH, IW = images.shape
-    shape = check.as_shape(weight_shape, "weight_shape")
-    groups = check.weight_fits(shape, IC, groups)
-    OC, _, KH, KW = shape
-    window = conv_window((IH, IW), (KH, KW), stride, padding, dilation)
-    y_shape = check.image_shape(N, OC, window.output, channels_last, x.ndim == 3)
-    check.has_shape(grad_y, "grad_y", y_shape)
-    result = check.result(out, shape, x.dtype, given)
-    if not (grad_y.size and x.size):
+    given = grad_y, x
+    steps = stride, padding, dilation, groups
+    options = weight_shape, steps, layout, algorithm, precision, get_policy()
+    (grad_y, x), call = _grad_weight_call(given, options)
+    result = check.result(out, call.w_shape, call.dtype, given)
+    if call.is_empty:
         result[...] = 0
         return result
-    gy = check.as_nchw(grad_y, "grad_y", channels_last)
-    gw = np.ascontiguousarray(result)
-    product = Product(groups, OC // groups, IC // groups, N, *window.output)
-    chosen = choose(product, window, gw.dtype, algorithm, precision, gradient=True)
-    if chosen == "direct":
-        _conv_weight.grad_weight(gy, images, gw, *window.steps, groups, threads)
+    if not call.is_nchw:
+        grad_y, x = (check.as_nchw(a, call.channels_last) for a in (grad_y, x))
+    grad_w = np.ascontiguousarray(result)
+    how = call.steps, call.groups, resolve(num_threads)
+    if call.m:
+        _winograd_weight.grad_weight(grad_y, x, grad_w, call.m, *how)
     else:
-        pads, m = window.pads[:2], int(chosen[-1])
-        _winograd_weight.grad_weight(gy, images, gw, pads, groups, threads, m)
-    if gw is not result:
-        result[...] = gw
+        _conv_weight.grad_weight(grad_y, x, grad_w, *how)
+    if grad_w is not result:
+        result[...] = grad_w
     return result
+
+
+@check.remembered("grad_y", "x")
+def _grad_weight_call(
+    shapes: tuple[Shape, Shape],
+    dtype: np.dtype[Any],
+    weight_shape: Sequence[int],
+    *options: Any,
+) -> ConvCall:
+    """Return the call of a gradient for the weight."""
+    grad_y, x = shapes
+    weight = check.as_shape(weight_shape, "weight_shape")
+    call = check_conv("grad_weight", x, weight, dtype, *options)
+    check.has_shape(grad_y, "grad_y", call.y_shape)
+    return call
 
 
 def conv2d_grad_bias(
@@ -244,19 +263,32 @@ def conv2d_grad_bias(
     >>> conv2d_grad_bias(grad_y, untied=True).shape
     (3, 5, 7)
     """
-    channels_last, threads = check.options(
-        layout, num_threads, algorithm, precision, ("direct",)
-    )
     given = (grad_y,)
-    (grad_y,) = check.as_floats(("grad_y",), given)
-    gy = check.as_nchw(grad_y, "grad_y", channels_last)
-    untied = check.flag(untied, "untied")
-    shape = grad_y.shape[-3:] if untied else gy.shape[1:2]
-    result = check.result(out, shape, grad_y.dtype, given)
+    options = untied, layout, algorithm, precision
+    (grad_y,), (shape, channels_last) = _grad_bias_call(given, options)
+    grad_b = result = check.result(out, shape, grad_y.dtype, given)
+    threads = resolve(num_threads)
     if not grad_y.size:
         result[...] = 0
-    elif untied and channels_last:
-        _conv_bias.grad_bias(gy, result.transpose(2, 0, 1), threads)
-    else:
-        _conv_bias.grad_bias(gy, result, threads)
+        return result
+    if untied and channels_last:
+        grad_b = result.transpose(2, 0, 1)
+    _conv_bias.grad_bias(check.as_nchw(grad_y, channels_last), grad_b, threads)
     return result
+
+
+@check.remembered("grad_y")
+def _grad_bias_call(
+    shapes: tuple[Shape],
+    dtype: np.dtype[Any],
+    untied: bool,
+    layout: str,
+    algorithm: str,
+    precision: str | None,
+) -> tuple[Shape, bool]:
+    """Return the bias's shape, and whether channels come last."""
+    channels_last = check.options(layout, algorithm, precision, ("direct",))
+    _, OC, OH, OW = check.nchw_shape(shapes[0], "grad_y", channels_last)
+    if not check.flag(untied, "untied"):
+        return (OC,), channels_last
+    return check.image_shape(1, OC, (OH, OW), channels_last, True), channels_last

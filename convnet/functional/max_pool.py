@@ -8,15 +8,19 @@ Window (oh, ow) of a channel covers the pixels ``ih = oh*SH + kh*DH - PT`` and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convnet import _check as check
 from convnet import _pool
-from convnet._check import Array
-from convnet._geometry import IntOrPair, Padding, pool_window
+from convnet._check import Array, Shape
+from convnet._geometry import IntOrPair, Padding
+from convnet._pool_call import PoolCall, check_pool
+from convnet._threads import resolve
+
+_INT64 = np.dtype(np.int64)
 
 
 @overload
@@ -145,23 +149,26 @@ def max_pool2d(
     >>> y, indices
     (array([[[5., 9.]]]), array([[[1, 6]]]))
     """
-    channels_last, threads = check.options(layout, num_threads)
     given = (x,)
-    (x,) = check.as_floats(("x",), given)
-    images = check.as_nchw(x, "x", channels_last)
-    N, C, IH, IW = images.shape
-    ceil_mode = check.flag(ceil_mode, "ceil_mode")
-    window = pool_window((IH, IW), kernel_size, stride, padding, dilation, ceil_mode)
-    shape = check.image_shape(N, C, window.output, channels_last, x.ndim == 3)
-    result = check.result(out, shape, x.dtype, given)
-    indices = index = None
+    options = layout, kernel_size, stride, padding, dilation, ceil_mode
+    (x,), call = _call(given, options)
+    y = result = check.result(out, call.y_shape, x.dtype, given)
+    index = indices = None
     if check.flag(return_indices, "return_indices"):
-        indices = check.result(None, shape, np.dtype(np.int64), ())
-        index = check.as_nchw(indices, "indices", channels_last)
-    if x.size:
-        y = check.as_nchw(result, "out", channels_last)
-        _pool.max_forward(images, y, index, window.kernel, *window.steps, threads)
+        index = indices = check.result(None, call.y_shape, _INT64, ())
+    if not call.is_nchw:
+        x, y = (check.as_nchw(array, call.channels_last) for array in (x, y))
+        if indices is not None:
+            index = check.as_nchw(indices, call.channels_last)
+    if not call.is_empty:
+        _pool.max_forward(x, y, index, call.steps, resolve(num_threads))
     return result if indices is None else (result, indices)
+
+
+@check.remembered("x")
+def _call(shapes: tuple[Shape], dtype: np.dtype[Any], *options: Any) -> PoolCall:
+    """Return the call of a pooling."""
+    return check_pool(*shapes, *options)
 
 
 def max_pool2d_grad(
@@ -219,27 +226,41 @@ def max_pool2d_grad(
     array([[[0., 1., 0., 0.],
             [0., 0., 2., 0.]]])
     """
-    channels_last, threads = check.options(layout, num_threads)
-    given = (grad_y, indices)
-    (grad_y,) = check.as_floats(("grad_y",), given[:1])
-    shape, (N, C, IH, IW) = check.as_image_shape(x_shape, "x_shape", channels_last)
-    ceil_mode = check.flag(ceil_mode, "ceil_mode")
-    window = pool_window((IH, IW), kernel_size, stride, padding, dilation, ceil_mode)
-    y_shape = check.image_shape(N, C, window.output, channels_last, len(shape) == 3)
-    check.has_shape(grad_y, "grad_y", y_shape)
-    index = check.as_nchw(check.as_indices(indices, y_shape), "indices", channels_last)
-    result = check.result(out, shape, grad_y.dtype, given)
-    if not result.size:
+    given = grad_y, indices
+    options = x_shape, layout, kernel_size, stride, padding, dilation, ceil_mode
+    (grad_y,), call = _grad_call(given[:1], options)
+    index = check.as_indices(indices, call.y_shape)
+    result = check.result(out, call.x_shape, grad_y.dtype, given)
+    if call.is_empty:
         return result
     # Only at the end is it known that all indices are right; until then `out` stays.
-    own = result if out is None else check.result(None, shape, grad_y.dtype, ())
-    gy = check.as_nchw(grad_y, "grad_y", channels_last)
-    gx = check.as_nchw(own, "out", channels_last)
-    if not _pool.max_backward(gy, index, gx, window.kernel, *window.steps, threads):
+    grad_x = own = result
+    if out is not None:
+        grad_x = own = check.result(None, call.x_shape, grad_y.dtype, ())
+    if not call.is_nchw:
+        grad_y, index, grad_x = (
+            check.as_nchw(array, call.channels_last) for array in (grad_y, index, own)
+        )
+    threads = resolve(num_threads)
+    if not _pool.max_backward(grad_y, index, grad_x, call.steps, threads):
         raise ValueError(
             f"indices must lie in their windows, as max_pool2d returns them for "
-            f"x_shape {shape} and these windows: {window}"
+            f"x_shape {call.x_shape} and these windows: {call.window}"
         )
     if own is not result:
         result[...] = own
     return result
+
+
+@check.remembered("grad_y")
+def _grad_call(
+    shapes: tuple[Shape],
+    dtype: np.dtype[Any],
+    x_shape: Sequence[int],
+    *options: Any,
+) -> PoolCall:
+    """Return the call of a pooling's gradient."""
+    (grad_y,) = shapes
+    call = check_pool(check.as_image_shape(x_shape, "x_shape"), *options)
+    check.has_shape(grad_y, "grad_y", call.y_shape)
+    return call

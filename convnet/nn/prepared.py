@@ -109,8 +109,8 @@ class PreparedConv2d(Conv2d):
             self.weight.value,
             bias,
             self._window,
-            Extras(self._packings, residual, self.clip),
-            layout=self.layout,
+            self.layout,
+            extras=Extras(self._packings, residual, self.clip),
         )
 
     def __getstate__(self) -> dict[str, Any]:
