@@ -77,10 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--quick", action="store_true", help="a few layers, in less than a minute")
     add("--list", action="store_true", help="print the cases and end")
-    what = "names or shell patterns of layers and poolings"
+    what = "names or shell patterns of layers, poolings and trainings"
     add("--layers", nargs="+", action="extend", metavar="PATTERN", help=what)
     what = "poolings: the same as --layers 'pool.*'"
     add("--pool", action="append_const", dest="layers", const="pool.*", help=what)
+    what = "trainings of small networks: the same as --layers 'train.*'"
+    add("--train", action="append_const", dest="layers", const="train.*", help=what)
     what = f"any of {','.join(layers.PASSES)} (default: all)"
     add("--passes", type=_words, default=layers.PASSES, metavar="LIST", help=what)
     what = "images at a time in convolutions (default: 1,8; quick: 1)"

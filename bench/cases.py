@@ -5,11 +5,14 @@ Operands are standard normal float32 arrays. The fixed ones belong to the layer,
 weights do, and may be prepared outside the clock; the rotating ones come with a call.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tests.tolerance import tolerance
 
 Array: TypeAlias = NDArray[Any]
 Pair: TypeAlias = tuple[int, int]
@@ -23,6 +26,7 @@ TITLES = {
     "avg": "average pooling, forward",
     "maxg": "max pooling, gradient",
     "avgg": "average pooling, gradient",
+    "step": "training from forward to update",
 }
 
 
@@ -31,6 +35,31 @@ class Operands(NamedTuple):
 
     fixed: tuple[Array, ...]
     rotating: tuple[Array, ...]
+
+
+class Case(Protocol):
+    """What the bench asks of a case; a rate is work / seconds / scale in its unit."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def op(self) -> str: ...
+    @property
+    def N(self) -> int: ...
+    @property
+    def section(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def scale(self) -> float: ...
+    @property
+    def work(self) -> float: ...
+
+    def operands(self, rng: np.random.Generator) -> Operands:
+        """Return the operands: the same for the same state of `rng`."""
+
+    def tolerance(self, right: Array) -> float:
+        """Return how far a result may be from the one in float64."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +73,7 @@ class Conv:
     """
 
     unit: ClassVar[str] = "GFLOP/s"
+    scale: ClassVar[float] = 1e9
 
     name: str
     op: str
@@ -111,6 +141,10 @@ class Conv:
             return Operands((_normal(rng, self.w_shape),), (grad_y,))
         return Operands((), (grad_y, _normal(rng, self.x_shape)))
 
+    def tolerance(self, right: Array) -> float:
+        """Return how far a result may be from the one in float64."""
+        return tolerance(np.float32, self.terms, _rms(right))
+
     def __str__(self) -> str:
         """Return the shape in words."""
         (KH, KW), (PH, PW) = self.K, self.P
@@ -125,6 +159,7 @@ class Pool:
     """Pooling (`op` is max, avg, maxg or avgg) with a K x K window."""
 
     unit: ClassVar[str] = "GB/s"
+    scale: ClassVar[float] = 1e9
 
     name: str
     op: str
@@ -175,6 +210,12 @@ class Pool:
         )
         return Operands((), (y, indices))
 
+    def tolerance(self, right: Array) -> float:
+        """Return how far a result may be from the one in float64."""
+        # A gradient of maxima is zero, but for a few pixels that many windows give to.
+        scale = float(np.max(np.abs(right))) if self.op == "maxg" else _rms(right)
+        return tolerance(np.float32, self.terms, scale)
+
     def __str__(self) -> str:
         """Return the shape in words."""
         return (
@@ -183,14 +224,15 @@ class Pool:
         )
 
 
-Case: TypeAlias = Conv | Pool
-
-
 def title(case: Case, threads: int) -> str:
     """Return what the cases of one table have in common."""
     batch = f"N={case.N}, " if isinstance(case, Conv) else ""
     section = f"{case.section}, " if case.section else ""
     return f"{TITLES[case.op]}, {section}{batch}threads={threads}, {case.unit}"
+
+
+def _rms(array: Array) -> float:
+    return math.sqrt(np.mean(np.square(array)))
 
 
 def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:

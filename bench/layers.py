@@ -4,11 +4,12 @@
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
+from bench import training
 from bench.cases import Case, Conv, Pool
 
 CONV_PASSES = ("fwd", "gx", "gw")
 POOL_PASSES = ("max", "avg", "maxg", "avgg")
-PASSES = CONV_PASSES + POOL_PASSES
+PASSES = (*CONV_PASSES, *POOL_PASSES, "step")
 
 # A row: name, IC IHxIW -> OC, KHxKW, and where they are not 1, 0, 1 and 1 the stride,
 # the padding (one number, or rows x columns), the dilation and the groups.
@@ -164,9 +165,10 @@ QUICK = (
 
 
 def names() -> list[str]:
-    """Return the names of all layers and poolings."""
+    """Return the names of all layers, poolings and trainings."""
     tables = [*SECTIONS.values(), *POOL_SECTIONS.values()]
-    return [row.split()[0] for table in tables for row in table.split("\n") if row]
+    rows = [row.split()[0] for table in tables for row in table.split("\n") if row]
+    return rows + training.names()
 
 
 def matching(patterns: Sequence[str]) -> list[str]:

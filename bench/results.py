@@ -72,8 +72,8 @@ class Comparison:
         return min(peers, key=lambda peer: np.median(peer.seconds), default=None)
 
     def rate(self, result: Result) -> Quartiles:
-        """Return GFLOP/s or GB/s, as the case's unit says."""
-        return quartiles(self.case.work / 1e9 / np.array(result.seconds))
+        """Return how much work was done in a second, in the case's unit."""
+        return quartiles(self.case.work / self.case.scale / np.array(result.seconds))
 
     @property
     def ratio(self) -> Quartiles | None:

@@ -12,6 +12,7 @@ from bench.process import Process, started
 from bench.report import Table
 from bench.results import Comparison, Record
 from bench.timing import Settings, measure
+from bench.training import Training, trainings
 
 # A machine whose peak moves by more than this between two looks was not left alone.
 DRIFT = 0.03
@@ -40,6 +41,8 @@ class Plan:
         for section, op in product(layers.POOL_SECTIONS, layers.POOL_PASSES):
             if op in self.passes:
                 yield list(layers.poolings(self.layers, section, op))
+        if "step" in self.passes:
+            yield list(trainings(self.layers))
 
 
 def run(plan: Plan, settings: Settings, record: Record) -> None:
@@ -86,8 +89,10 @@ def _run_group(
             break
         if isinstance(case, Conv):
             limit = peak
+        elif isinstance(case, Training):
+            limit = peak * 1e9 / case.flops
         else:
-            limit = machine.copy_bandwidth(case.work, threads)
+            limit = machine.copy_bandwidth(int(case.work), threads)
         results = measure(case, able, settings)
         comparisons.append(Comparison(case, threads, limit, results))
         record.comparisons.append(comparisons[-1])

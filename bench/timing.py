@@ -19,7 +19,6 @@ from bench.cases import Array, Case, Operands
 from bench.libraries.convnet import Reference
 from bench.process import LibraryError, Process
 from bench.results import Result
-from tests.tolerance import tolerance
 
 # A library leaves the race when it has used this many times the time that it is given,
 # and does not start when a single call would.
@@ -100,10 +99,7 @@ def right_result(case: Case, operands: Operands) -> Array:
 
 def judge(found: Array, right: Array, case: Case, result: Result) -> None:
     """Set the error, and the status if what was found is wrong."""
-    scale = math.sqrt(np.mean(np.square(right)))
-    if case.op == "maxg":  # zero, but for a few pixels that many windows give to
-        scale = float(np.max(np.abs(right)))
-    result.tolerance = tolerance(np.float32, case.terms, scale)
+    result.tolerance = case.tolerance(right)
     if found.shape != right.shape:
         result.status = "wrong"
         result.note = f"shape {found.shape}, expected {right.shape}"

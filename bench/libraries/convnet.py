@@ -3,10 +3,13 @@
 
 from typing import Any
 
+import numpy as np
+
 import convnet
 from bench.cases import Array, Conv, Pool
 from bench.libraries import Library, Run
-from convnet import reference
+from bench.training import LEARNING_RATE, MOMENTUM, Training, build
+from convnet import nn, optim, reference
 
 
 class Functions(Library):
@@ -57,8 +60,31 @@ class Functions(Library):
         return lambda grad_y: grad(grad_y, shape, case.K, case.S, case.P)
 
 
-class Convnet(Functions):
-    """convnet's functions; forward as a prepared layer, as the peers' models are."""
+class Layers(Functions):
+    """convnet's functions and layers."""
+
+    def step(self, case: Training, *parameters: Array) -> Run:
+        """Train, and return the losses."""
+        net = build(nn, nn.GlobalAvgPool2d, case.layers, dtype=parameters[0].dtype)
+        loss = nn.CrossEntropyLoss()
+
+        def train(x: Array, target: Array) -> Array:
+            for parameter, start in zip(net.parameters(), parameters, strict=True):
+                parameter.value = start
+            sgd = optim.SGD(net.parameters(), LEARNING_RATE, MOMENTUM)
+            losses = []
+            for _ in range(case.work):
+                losses.append(loss(net(x), target))
+                sgd.zero_grad()
+                net.accumulate(loss.backward())
+                sgd.step()
+            return np.array(losses)
+
+        return train
+
+
+class Convnet(Layers):
+    """The same; forward as a prepared layer, as the peers' models are."""
 
     def fwd(self, case: Conv, weight: Array, bias: Array) -> Run:
         """Add the bias to conv(x, weight)."""
@@ -67,7 +93,7 @@ class Convnet(Functions):
         return layer.prepare()
 
 
-class Reference(Functions):
-    """The same functions in plain NumPy."""
+class Reference(Layers):
+    """The same functions in plain NumPy; training with the layers, in any precision."""
 
     functions = reference

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from bench.cases import Array, Case, Conv, Pool
 from bench.libraries import Library, Run
+from bench.training import LEARNING_RATE, MOMENTUM, Training, build
 
 aten = torch.ops.aten
 
@@ -77,6 +78,28 @@ class Torch(Eager):
         grad, x = aten.avg_pool2d_backward, self._empty(case)
         K, S, P = [case.K] * 2, [case.S] * 2, [case.P] * 2
         return lambda grad_y: grad(grad_y, x, K, S, P, False, True, None)
+
+    def step(self, case: Training, *parameters: Array) -> Run:
+        """Train, and return the losses."""
+        net = build(torch.nn, lambda: torch.nn.AdaptiveAvgPool2d(1), case.layers)
+        net = net.to(memory_format=self.memory_format)
+        starts, loss = [torch.from_numpy(p) for p in parameters], torch.nn.CrossEntropyLoss()
+
+        def train(x: Any, target: Any) -> Any:
+            for parameter, start in zip(net.parameters(), starts, strict=True):
+                parameter.copy_(start)
+            sgd = torch.optim.SGD(net.parameters(), LEARNING_RATE, MOMENTUM)
+            losses = []
+            for _ in range(case.work):
+                with torch.enable_grad():
+                    value = loss(net(x), target)
+                    sgd.zero_grad()
+                    value.backward()
+                sgd.step()
+                losses.append(value.item())
+            return torch.tensor(losses, dtype=torch.float64)
+
+        return train
 
     def _empty(self, case: Case) -> Any:
         """Return a tensor that stands for the input where only its shape matters."""
