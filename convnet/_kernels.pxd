@@ -98,6 +98,9 @@ cdef extern from "convnet.h" nogil:
     ctypedef struct cn_plane_t:
         Py_ssize_t n_rows, n_cols, row_stride, col_stride
 
+    ctypedef struct cn_adam_t:
+        double beta1, beta2, lr, unbias, eps, decay, keep
+
     ctypedef struct cn_kernels_t:
         const char *isa
         int itemsize, lanes, mr, nr
@@ -161,6 +164,27 @@ cdef extern from "convnet.h" nogil:
         ) noexcept nogil
         void (*add_plane)(
             void *, const cn_plane_t *, const void *, const cn_plane_t *, int
+        ) noexcept nogil
+        void (*rectify)(void *, const void *, Py_ssize_t) noexcept nogil
+        void (*rectify_grad)(
+            void *, const void *, const void *, Py_ssize_t
+        ) noexcept nogil
+        void (*norm_sums)(
+            double *, const void *, const void *, const double *, Py_ssize_t,
+            Py_ssize_t, const void *,
+        ) noexcept nogil
+        void (*normalize)(
+            void *, const void *, const void *, Py_ssize_t, Py_ssize_t, int
+        ) noexcept nogil
+        void (*normalize_grad)(
+            void *, const void *, const void *, const void *, Py_ssize_t, Py_ssize_t,
+            int,
+        ) noexcept nogil
+        void (*sgd_step)(
+            void *, void *, const void *, Py_ssize_t, double, double, double, int
+        ) noexcept nogil
+        void (*adam_step)(
+            void *, void *, void *, const void *, Py_ssize_t, const cn_adam_t *
         ) noexcept nogil
         void (*max_pool)(
             void *, int64_t *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t,

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from convnet.functional.pointwise import adam_step, sgd_step
 from convnet.nn import Parameter
 
 
@@ -92,19 +93,15 @@ class SGD(Optimizer):
         self.nesterov = nesterov
         if nesterov and not momentum:
             raise ValueError("nesterov needs a momentum above 0")
-        self._velocity = [np.zeros_like(p.value) for p in self.parameters]
+        self._velocity = [
+            np.zeros_like(p.value) if momentum else None for p in self.parameters
+        ]
 
     def step(self) -> None:
         """Update all parameters, in place."""
-        for parameter, v in zip(self.parameters, self._velocity, strict=True):
-            g = parameter.grad
-            if self.weight_decay:
-                g = g + self.weight_decay * parameter.value
-            if self.momentum:
-                v *= self.momentum
-                v += g
-                g = g + self.momentum * v if self.nesterov else v
-            parameter.value -= self.lr * g
+        how = self.lr, self.momentum, self.weight_decay, self.nesterov
+        for parameter, velocity in zip(self.parameters, self._velocity, strict=True):
+            sgd_step(parameter.value, parameter.grad, velocity, *how)
 
 
 class Adam(Optimizer):
@@ -162,22 +159,23 @@ class Adam(Optimizer):
 
     def step(self) -> None:
         """Update all parameters, in place."""
-        self._move(self.weight_decay)
+        self._move(decay=self.weight_decay)
 
-    def _move(self, weight_decay: float) -> None:
+    def _move(self, decay: float = 0.0, keep: float = 1.0) -> None:
+        """Take a step with `decay` in the gradients, and `keep` times the values."""
         self._steps += 1
         beta1, beta2 = self.betas
-        lr = self.lr / (1 - beta1**self._steps)
-        unbias = (1 - beta2**self._steps) ** -0.5
-        for parameter, (m, v) in zip(self.parameters, self._moments, strict=True):
-            g = parameter.grad
-            if weight_decay:
-                g = g + weight_decay * parameter.value
-            m *= beta1
-            m += (1 - beta1) * g
-            v *= beta2
-            v += (1 - beta2) * np.square(g)
-            parameter.value -= lr * m / (np.sqrt(v) * unbias + self.eps)
+        factors = {
+            "beta1": beta1,
+            "beta2": beta2,
+            "lr": self.lr / (1 - beta1**self._steps),
+            "unbias": (1 - beta2**self._steps) ** -0.5,
+            "eps": self.eps,
+            "decay": decay,
+            "keep": keep,
+        }
+        for parameter, moments in zip(self.parameters, self._moments, strict=True):
+            adam_step(parameter.value, parameter.grad, *moments, factors)
 
 
 class AdamW(Adam):
@@ -220,9 +218,7 @@ class AdamW(Adam):
 
     def step(self) -> None:
         """Update all parameters, in place."""
-        for parameter in self.parameters:
-            parameter.value *= 1 - self.lr * self.weight_decay
-        self._move(weight_decay=0)
+        self._move(keep=1 - self.lr * self.weight_decay)
 
 
 def _at_least_zero(value: float, name: str) -> float:

@@ -152,6 +152,11 @@ typedef struct {
     ptrdiff_t n_rows, n_cols, row_stride, col_stride;
 } cn_plane_t;
 
+/* The factors of a step of Adam. */
+typedef struct {
+    double beta1, beta2, lr, unbias, eps, decay, keep;
+} cn_adam_t;
+
 typedef struct {
     const char *isa;
     int itemsize, lanes, mr, nr;

@@ -83,7 +83,10 @@ class Torch(Eager):
         """Train, and return the losses."""
         net = build(torch.nn, lambda: torch.nn.AdaptiveAvgPool2d(1), case.layers)
         net = net.to(memory_format=self.memory_format)
-        starts, loss = [torch.from_numpy(p) for p in parameters], torch.nn.CrossEntropyLoss()
+        starts, loss = (
+            [torch.from_numpy(p) for p in parameters],
+            torch.nn.CrossEntropyLoss(),
+        )
 
         def train(x: Any, target: Any) -> Any:
             for parameter, start in zip(net.parameters(), starts, strict=True):

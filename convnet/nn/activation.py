@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convnet._check import Array
+from convnet.functional.pointwise import relu, relu_grad
 from convnet.nn._arrays import as_floats, as_gradient
 from convnet.nn.module import Module
 
@@ -53,12 +54,10 @@ class ReLU(Activation):
     """
 
     def _output(self, x: Array) -> Array:
-        return np.maximum(x, 0)
+        return relu(x)
 
     def _grad_input(self, grad_y: Array, y: Array) -> Array:
-        # Ten times as fast as np.where, which branches.
-        grad_x: Array = grad_y * (y > 0)
-        return grad_x
+        return relu_grad(grad_y, y)
 
 
 class LeakyReLU(Activation):

@@ -10,6 +10,12 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from convnet._check import Array
 from convnet._geometry import as_int
+from convnet.functional.norm import (
+    mean_and_variance,
+    normalize,
+    normalize_grad,
+    sums,
+)
 from convnet.nn._arrays import as_floats, as_gradient, channels_last, float_dtype
 from convnet.nn.module import Module, Parameter
 
@@ -66,7 +72,7 @@ class BatchNorm2d(Module):
         self.eps = float(eps)
         self.momentum = float(momentum)
         self.layout = layout
-        self._channel_axis = -1 if channels_last(layout) else -3
+        self._channels_last = channels_last(layout)
         dtype = float_dtype(dtype)
         self.weight = Parameter(np.ones(num_features, dtype), "weight")
         self.bias = Parameter(np.zeros(num_features, dtype), "bias")
@@ -75,45 +81,56 @@ class BatchNorm2d(Module):
 
     def forward(self, x: ArrayLike) -> Array:
         """Return `x`, one image or a batch, normalized."""
+        return self._normalize(x, clip=False)
+
+    def rectified(self, x: ArrayLike) -> Array:
+        """Return ``max(forward(x), 0)``."""
+        return self._normalize(x, clip=True)
+
+    def _normalize(self, x: ArrayLike, clip: bool) -> Array:
         x = self._images(x)
         if self.training:
             mean, var = self._observe(x)
         else:
             mean, var = self.running_mean, self.running_var
         scale = 1 / np.sqrt(var + self.eps)
-        normal = (x - self._spread(mean)) * self._spread(scale)
-        self._saved = normal, scale, self.training
-        return normal * self._spread(self.weight.value) + self._spread(self.bias.value)
+        norm = mean, self.weight.value * scale, self.bias.value.copy()
+        self._saved = x, norm, scale, self.training
+        return normalize(x, norm, self._channels_last, clip)
 
     def backward(self, grad_y: ArrayLike) -> Array:
         """Return grad_x; add to the gradients of weight and bias.
 
-        In training the batch's mean and variance depend on `x` as well, so that
+        In training the batch's mean and variance depend on `x` as well, so that with
+        ``normal = (x - mean) * scale``
 
             grad_x = weight * scale
                      * (grad_y - mean(grad_y) - normal * mean(grad_y * normal))
         """
-        normal, scale, training = self._recall()
-        grad_y = as_gradient(grad_y, normal.shape)
-        axes = self._pixel_axes(normal)
-        grad_w = (grad_y * normal).sum(axes)
-        grad_b = grad_y.sum(axes)
-        grad_x = grad_y
-        if training:
-            count = normal.size // self.num_features
-            mean = self._spread(grad_b / count)
-            grad_x = grad_y - mean - normal * self._spread(grad_w / count)
+        return self._grad_input(grad_y, clip=False)
+
+    def backward_rectified(self, grad_y: ArrayLike) -> Array:
+        """Return what `backward` gives behind the backward pass of a ReLU."""
+        return self._grad_input(grad_y, clip=True)
+
+    def _grad_input(self, grad_y: ArrayLike, clip: bool) -> Array:
+        x, norm, scale, training = self._recall()
+        grad_y = as_gradient(grad_y, x.shape).astype(x.dtype, copy=False)
+        mean, factor, _ = norm
+        how = np.stack([np.zeros_like(mean), mean]), self._channels_last
+        grad_b, grad_w = sums(grad_y, x, *how, norm if clip else None)
+        grad_w = grad_w * scale
         self.weight.grad += grad_w
         self.bias.grad += grad_b
-        return grad_x * self._spread(self.weight.value * scale)
+        share = factor / (x.size // self.num_features) if training else 0 * factor
+        norm = *norm, -share * scale * grad_w, -share * grad_b
+        return normalize_grad(grad_y, x, norm, self._channels_last, clip)
 
     def infer(self, x: ArrayLike) -> Array:
         """Return `x` normalized by the running averages, and keep nothing."""
-        scale, shift = self.affine()
-        x = self._images(x)
-        y = x * self._spread(scale)
-        y += self._spread(shift)
-        return y
+        scale = self.weight.value / np.sqrt(self.running_var + self.eps)
+        norm = self.running_mean, scale, self.bias.value
+        return normalize(self._images(x), norm, self._channels_last)
 
     def affine(self) -> tuple[Array, Array]:
         """Return what eval mode does as ``y = scale * x + shift``, each of (C,)."""
@@ -122,15 +139,13 @@ class BatchNorm2d(Module):
 
     def _observe(self, x: Array) -> tuple[Array, Array]:
         """Return the mean and variance of a batch and add them to the averages."""
-        axes = self._pixel_axes(x)
         count = x.size // self.num_features
         if count < 2:
             raise ValueError(
                 f"training needs more than one value per channel, but x has shape "
                 f"{x.shape}"
             )
-        mean = x.mean(axes)
-        var = np.square(x - self._spread(mean)).mean(axes)
+        mean, var = mean_and_variance(x, self._channels_last)
         self.running_mean += self.momentum * (mean - self.running_mean)
         unbiased = var * (count / (count - 1))
         self.running_var += self.momentum * (unbiased - self.running_var)
@@ -139,20 +154,13 @@ class BatchNorm2d(Module):
     def _images(self, x: ArrayLike) -> Array:
         """Return `x` as floats, if it is images with the right channels."""
         x = as_floats(x)
-        if x.ndim not in (3, 4) or x.shape[self._channel_axis] != self.num_features:
+        axis = -1 if self._channels_last else -3
+        if x.ndim not in (3, 4) or x.shape[axis] != self.num_features:
             raise ValueError(
                 f"x must be {self.layout} with {self.num_features} channels, but has "
                 f"shape {x.shape}"
             )
         return x
-
-    def _pixel_axes(self, x: Array) -> tuple[int, ...]:
-        """Return all axes but that of the channels."""
-        return tuple(i for i in range(x.ndim) if i != x.ndim + self._channel_axis)
-
-    def _spread(self, values: Array) -> Array:
-        """Return one value per channel in a shape that goes with images."""
-        return values if self._channel_axis == -1 else values[:, None, None]
 
     def _describe(self) -> str:
         return f"{self.num_features}"

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike
 
 from convnet._check import Array
 from convnet.functional.conv import Extras, convolve
+from convnet.functional.pointwise import relu
 from convnet.nn.activation import ReLU
 from convnet.nn.container import Residual, Sequential
 from convnet.nn.conv import Conv2d
@@ -144,8 +145,7 @@ class OverwritingReLU(ReLU):
     """A ReLU behind one of the layers in `FRESH`."""
 
     def _output(self, x: Array) -> Array:
-        np.maximum(x, 0, out=x)
-        return x
+        return relu(x, out=x)
 
 
 def _snapshot(module: Module) -> Module:

@@ -14,6 +14,9 @@
 
 #define CN_INT_MAX ((CN_INT)(sizeof(CN_INT) == 4 ? INT32_MAX : INT64_MAX))
 
+#define CN_SQRT(x)                                                                     \
+    (sizeof(CN_T) == 4 ? (CN_T)__builtin_sqrtf((float)(x)) : (CN_T)__builtin_sqrt(x))
+
 typedef CN_T cn_vec __attribute__((vector_size(CN_VECTOR_BYTES)));
 typedef CN_T cn_vec_unaligned
         __attribute__((vector_size(CN_VECTOR_BYTES), aligned(sizeof(CN_T)), may_alias));
