@@ -40,20 +40,13 @@ class Operands(NamedTuple):
 class Case(Protocol):
     """What the bench asks of a case; a rate is work / seconds / scale in its unit."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def op(self) -> str: ...
-    @property
-    def N(self) -> int: ...
-    @property
-    def section(self) -> str: ...
-    @property
-    def unit(self) -> str: ...
-    @property
-    def scale(self) -> float: ...
-    @property
-    def work(self) -> float: ...
+    name: str
+    op: str
+    N: int
+    section: str
+    unit: str
+    scale: float
+    work: float
 
     def operands(self, rng: np.random.Generator) -> Operands:
         """Return the operands: the same for the same state of `rng`."""

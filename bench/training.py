@@ -99,7 +99,8 @@ class Training:
         parameters: list[Array] = []
         for layer in self.layers:
             for shape in layer.shapes:
-                scale = math.sqrt(2 / math.prod(shape[1:])) if len(shape) > 1 else 0.1
+                # As both libraries would draw them, but from a normal distribution.
+                scale = math.sqrt(1 / (3 * max(9, math.prod(shape[1:]))))
                 value = scale * rng.standard_normal(shape, np.float32)
                 parameters.append(value + float(layer.kind == "norm"))
         x = rng.standard_normal((self.N, self.C, self.H, self.W), np.float32)

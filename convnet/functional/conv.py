@@ -10,6 +10,7 @@ Pixels outside the image count as zeros. In both layouts the drivers get views o
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,7 +140,7 @@ class Extras(NamedTuple):
     keep_denormals: bool = False  # in float32, which treats them as zero otherwise
 
 
-NO_EXTRAS = Extras()
+NO_EXTRAS, RECTIFIED = Extras(), Extras(clip=(0.0, math.inf))
 
 
 @check.remembered("x", "weight", "bias")

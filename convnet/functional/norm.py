@@ -94,9 +94,7 @@ def normalize_grad(
     grad_x = check.result(None, x.shape, x.dtype, ())
     C, pixels = _sizes(x, channels_last)
     table = _table(norm, x.dtype, pixels)
-    _norm.normalize_grad(
-        grad_y, x, grad_x, C, pixels, table, clip, get_num_threads()
-    )
+    _norm.normalize_grad(grad_y, x, grad_x, C, pixels, table, clip, get_num_threads())
     return grad_x
 
 

@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convnet._check import Array
+from convnet.nn.activation import ReLU
+from convnet.nn.conv import Conv2d
+from convnet.nn.linear import Linear
 from convnet.nn.module import Module
+from convnet.nn.normalization import BatchNorm2d
+from convnet.nn.pool import MaxPool2d
+
+# Layers that can rectify their output before they write it. Not subclasses: their
+# `forward` may be another.
+RECTIFYING = Conv2d, Linear, BatchNorm2d
 
 
 class Sequential(Module):
@@ -39,24 +48,47 @@ class Sequential(Module):
 
     def forward(self, x: ArrayLike) -> Array:
         """Return the output of the last module."""
-        for layer in self.layers:
-            x = layer.forward(x)
+        layers = list(reversed(self.layers))
+        while layers:
+            layer = layers.pop()
+            following = layers[-1] if layers else None
+            if type(following) is ReLU and type(layer) in RECTIFYING:
+                x = layers.pop()._saved = layer.rectified(x)  # type: ignore[attr-defined]
+            else:
+                x = layer.forward(x)
         return np.asarray(x)
 
     def backward(self, grad_y: ArrayLike) -> Array:
         """Return the gradient of the first module's input."""
-        for layer in reversed(self.layers):
-            grad_y = layer.backward(grad_y)
-        return np.asarray(grad_y)
+        return np.asarray(self._backward_to(0, grad_y))
 
     def accumulate(self, grad_y: ArrayLike) -> None:
         """Run backward only as far as there is something to learn."""
-        learning = [i for i, layer in enumerate(self.layers) if layer.parameters()]
-        if learning:
-            first, *later = self.layers[learning[0] :]
-            for layer in reversed(later):
+        for i, layer in enumerate(self.layers):
+            if layer.parameters():
+                layer.accumulate(self._backward_to(i + 1, grad_y))
+                return
+
+    def _backward_to(self, first: int, grad_y: ArrayLike) -> ArrayLike:
+        """Return the gradient of the input of layer `first`, as backward computes it.
+
+        A ReLU's own pass is left out where another can do its work: that of the batch
+        normalization before it, or that of the maxima after it, which come from fewer
+        pixels: those above 0 come from pixels above 0.
+        """
+        layers = list(self.layers[first:])
+        while layers:
+            layer = layers.pop()
+            before = layers[-1] if layers else None
+            if type(before) is ReLU and type(layer) is MaxPool2d:
+                layers.pop()
+                grad_y = layer.backward_rectified(grad_y)
+            elif type(before) is BatchNorm2d and type(layer) is ReLU:
+                layers.pop()
+                grad_y = before.backward_rectified(grad_y)
+            else:
                 grad_y = layer.backward(grad_y)
-            first.accumulate(grad_y)
+        return grad_y
 
     def infer(self, x: ArrayLike) -> Array:
         """Return the output of the last module, and keep nothing."""

@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike, DTypeLike
 from convnet._check import Array
 from convnet._geometry import as_int
 from convnet.functional import (
-    conv2d,
     conv2d_grad_bias,
     conv2d_grad_input,
     conv2d_grad_weight,
 )
+from convnet.functional.conv import NO_EXTRAS, RECTIFIED, Extras, convolve
 from convnet.nn import init
 from convnet.nn._arrays import as_gradient
 from convnet.nn.module import Module, Parameter, unusual
@@ -77,6 +77,13 @@ class Linear(Module):
         self._saved = x
         return y
 
+    def rectified(self, x: ArrayLike) -> Array:
+        """Return ``max(forward(x), 0)``."""
+        x = np.asarray(x)
+        y = self._multiply(x, RECTIFIED)
+        self._saved = x
+        return y
+
     def backward(self, grad_y: ArrayLike) -> Array:
         """Return grad_x; add to the gradients of weight and bias."""
         x = self._recall()
@@ -98,14 +105,17 @@ class Linear(Module):
 
     def infer(self, x: ArrayLike) -> Array:
         """Return the outputs, and keep nothing."""
-        x = np.asarray(x)
+        return self._multiply(np.asarray(x), NO_EXTRAS)
+
+    def _multiply(self, x: Array, extras: Extras) -> Array:
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(
                 f"the last axis of x must have in_features = {self.in_features}, "
                 f"but x has shape {x.shape}"
             )
         bias = None if self.bias is None else self.bias.value
-        y = conv2d(_as_pixels(x), self._kernel(), bias, layout="NHWC")
+        pixels, kernel, steps = _as_pixels(x), self._kernel(), (1, 0, 1, 1)
+        y = convolve(pixels, kernel, bias, steps, "NHWC", extras=extras)
         return y.reshape(*x.shape[:-1], self.out_features)
 
     def _kernel(self) -> Array:

@@ -15,7 +15,8 @@ from convnet.functional import (
     max_pool2d,
     max_pool2d_grad,
 )
-from convnet.nn._arrays import channels_last
+from convnet.functional.pointwise import relu_grad
+from convnet.nn._arrays import as_gradient, channels_last
 from convnet.nn.module import Module, unusual
 
 
@@ -56,15 +57,23 @@ class MaxPool2d(Module):
         y, indices = max_pool2d(
             x, *self._window, return_indices=True, layout=self.layout
         )
-        self._saved = indices, np.shape(x)
+        self._saved = y, indices, np.shape(x)
         return y
 
     def backward(self, grad_y: ArrayLike) -> Array:
         """Return grad_x: each window sends its gradient to its largest pixel."""
-        indices, x_shape = self._recall()
+        _, indices, x_shape = self._recall()
         return max_pool2d_grad(
             grad_y, indices, x_shape, *self._window, layout=self.layout
         )
+
+    def backward_rectified(self, grad_y: ArrayLike) -> Array:
+        """Return what `backward` gives before the backward pass of a ReLU.
+
+        Where the maximum is above 0, so is the pixel that it comes from.
+        """
+        y, _, _ = self._recall()
+        return self.backward(relu_grad(as_gradient(grad_y, y.shape), y))
 
     def infer(self, x: ArrayLike) -> Array:
         """Return the maxima of `x`, and keep nothing."""
