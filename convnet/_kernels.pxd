@@ -8,6 +8,7 @@ from libc.string cimport memset
 
 cdef extern from "convnet.h" nogil:
     const Py_ssize_t CN_NO_ROW
+    const int CN_MOST_SHIFT
 
     ctypedef struct cn_depth_t:
         Py_ssize_t n_channels, channel_stride, n_taps
@@ -59,7 +60,7 @@ cdef extern from "convnet.h" nogil:
     ctypedef struct cn_weave_t:
         Py_ssize_t n_rows, row_stride, x_row_stride
         Py_ssize_t n, col_stride
-        Py_ssize_t ways, part_stride
+        Py_ssize_t ways, row_ways, part_stride
         const Py_ssize_t *part
         int accumulate
 
@@ -71,6 +72,17 @@ cdef extern from "convnet.h" nogil:
         Py_ssize_t n_rows, n_cols
         const void *next[2]
         Py_ssize_t n_next[2]
+
+    ctypedef struct cn_in_place_t:
+        Py_ssize_t IH, IW, row_stride
+        Py_ssize_t n_channels, channel_stride
+        Py_ssize_t step
+        Py_ssize_t first_row, first_col
+        Py_ssize_t n_shifts
+        const Py_ssize_t *shift
+        Py_ssize_t least_shift, most_shift
+        const void *begin
+        const void *end
 
     ctypedef struct cn_strip_t:
         Py_ssize_t n_tiles
@@ -125,6 +137,11 @@ cdef extern from "convnet.h" nogil:
         void (*weave_rows)(void *, const void *, const cn_weave_t *) noexcept nogil
         void (*planar_sum)(
             const cn_tile_t *, const void *, const void *, const cn_planar_t *
+        ) noexcept nogil
+        bint (*sums_in_place)(Py_ssize_t, Py_ssize_t) noexcept nogil
+        void (*planar_in_place)(
+            const cn_tile_t *, const void *, const void *, const cn_planar_t *,
+            const cn_in_place_t *,
         ) noexcept nogil
         void (*planar_grad)(
             void *, Py_ssize_t, const void *, const void *, Py_ssize_t, Py_ssize_t,

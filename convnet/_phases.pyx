@@ -74,6 +74,7 @@ cdef inline void multiply_panels(
     weave.n_rows = min(n_panels * kernels.mr, p.R - row)
     weave.row_stride, weave.x_row_stride = p.pixels.y.sc, tile.row_stride
     weave.col_stride, weave.ways = phases.sw, min(phases.SW, phases.W)
+    weave.row_ways = 1
     weave.part_stride, weave.accumulate = kernels.mr * kernels.nr, some.chunk.k > 0
     # Whole tiles are stored faster; the rows behind are zeros.
     tile.n_rows = n_panels * kernels.mr

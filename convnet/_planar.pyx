@@ -14,8 +14,9 @@ from convnet._kernels cimport (
 from convnet._operands cimport Steps
 from convnet._planar_sums cimport PlanarProduct, find_y, sum_parts, sum_windows
 from convnet._planes cimport (
-    PlaneBlock, Planes, add_phases, add_windows, count_blocks, fetch_block, fits_planes,
-    get_block, load_block, outline_planes, place_columns, plan_planes, slab_bytes,
+    PlaneBlock, Planes, add_phases, add_windows, are_read_in_place, count_blocks,
+    fetch_block, fits_planes, get_block, load_block, outline_planes, place_columns,
+    place_windows, plan_planes, slab_bytes,
 )
 from convnet._product cimport Product
 
@@ -82,7 +83,8 @@ cdef int run_planar(
         add_windows(&planes.rows, KH, steps.DH, steps.PT)
         add_windows(&planes.cols, KW, steps.DW, steps.PL)
     planes.G = product.G
-    plan_planes(planes)
+    planes.in_place = are_read_in_place(planes)
+    plan_planes(planes, product.R * p.SH * p.SW if p.in_parts else 0)
     work = 2.0 * product.G * product.R * planes.x.C * KH * KW
     work *= <double> planes.y.N * planes.y.H * planes.y.W
     p.n_blocks = count_blocks(planes)
@@ -122,7 +124,7 @@ cdef Py_ssize_t workspace_bytes(PlanarProduct *p) noexcept nogil:
     p.part_pitch = padded(p.planes.kernels, p.planes.block_cols)
     p.part_size = p.part_pitch * p.planes.block_rows
     if p.in_parts:
-        n = p.planes.slab_groups * p.product.R * p.SW
+        n = p.planes.slab_groups * p.product.R * p.SH * p.SW
         n *= p.part_size * p.planes.kernels.itemsize
     return (slab_bytes(&p.planes) + p.weights_bytes + n + 4095) // 4096 * 4096
 
@@ -140,10 +142,16 @@ cdef void place_phases(
                 (p.planes.rows.first[a + 1] - p.planes.rows.first[a])
                 * (p.planes.cols.first[b + 1] - p.planes.cols.first[b])
             )
-            p.n_weights[i] = place_columns(
-                &p.planes, a, b, p.product.channel_stride, KW, &p.sums[i], memory,
-                p.offset[i],
-            )
+            if p.planes.in_place:
+                p.n_weights[i] = place_windows(
+                    &p.planes, a, b, p.product.channel_stride, KW, &p.sums[i],
+                    &p.windows[i], memory, p.offset[i],
+                )
+            else:
+                p.n_weights[i] = place_columns(
+                    &p.planes, a, b, p.product.channel_stride, KW, &p.sums[i], memory,
+                    p.offset[i],
+                )
             memory += p.sums[i].n_columns
 
 
@@ -157,9 +165,11 @@ cdef void planar_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef PlaneBlock next_block, block = get_block(&p.planes, index)
     cdef cn_planar_t sums
     while index < end:
-        slab = load_block(&p.planes, &block, memory)
         index += 1
         memset(&sums, 0, sizeof(sums))
+        slab = NULL
+        if not p.planes.in_place:
+            slab = load_block(&p.planes, &block, memory)
         if index < end:
             next_block = get_block(&p.planes, index)
             fetch_block(&p.planes, &next_block, &sums)

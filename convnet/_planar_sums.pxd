@@ -2,7 +2,7 @@
 #
 # Sums over the planes of a slab, forward and input gradient, and where they go.
 
-from convnet._kernels cimport cn_planar_t
+from convnet._kernels cimport cn_in_place_t, cn_planar_t
 from convnet._operands cimport Image
 from convnet._planes cimport MAX_STEP, PlaneBlock, Planes
 from convnet._product cimport Product
@@ -13,11 +13,12 @@ cdef struct PlanarProduct:
     Py_ssize_t SH, SW               # its pixels for each of the planes'
     const Product *product
     cn_planar_t sums[MAX_STEP * MAX_STEP]           # of each phase
+    cn_in_place_t windows[MAX_STEP * MAX_STEP]
     Py_ssize_t *offset[MAX_STEP * MAX_STEP]         # of its weights
     Py_ssize_t n_weights[MAX_STEP * MAX_STEP]
     Py_ssize_t n_blocks, task_blocks
     # Sums of phases, and those that go to pixels apart, are parts: for each row of the
-    # product SW of them, some rows of pixels each.
+    # product SH * SW of them, some rows of pixels each.
     bint in_parts
     Py_ssize_t part_pitch, part_size
     char *workspaces

@@ -8,8 +8,10 @@ pixels that are no neighbours in memory (channels last) are put in their places 
 from libc.string cimport memset
 
 from convnet._blocks cimport padded
-from convnet._kernels cimport cn_planar_t, cn_plane_t, cn_tile_t, cn_weave_t
-from convnet._planes cimport MAX_STEP, PlaneBlock
+from convnet._kernels cimport (
+    cn_in_place_t, cn_planar_t, cn_plane_t, cn_tile_t, cn_weave_t,
+)
+from convnet._planes cimport MAX_STEP, PlaneBlock, find_x, place_block
 
 
 cdef char *find_y(
@@ -49,7 +51,25 @@ cdef void describe_sums(
     sums.n_columns, sums.column, sums.n_taps = taps.n_columns, taps.column, taps.n_taps
     sums.tap_stride, sums.row_stride = taps.tap_stride, taps.row_stride
     sums.n_results, sums.share = block.n_groups * p.product.R, p.product.R
-    sums.x_stride = p.planes.x.C * p.planes.channel_stride
+    sums.x_stride = p.planes.x.C
+    sums.x_stride *= p.planes.x.sc if p.planes.in_place else p.planes.channel_stride
+
+
+cdef void run_sums(
+    const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t phase,
+    const cn_tile_t *tile, const char *slab, const char *weights,
+    const cn_planar_t *sums,
+) noexcept nogil:
+    """From the block's slab, or from x."""
+    cdef cn_in_place_t windows
+    if not p.planes.in_place:
+        p.planes.kernels.planar_sum(tile, slab, weights, sums)
+        return
+    windows = p.windows[phase]
+    place_block(&p.planes, block, phase // p.SW, &windows)
+    p.planes.kernels.planar_in_place(
+        tile, find_x(&p.planes, block), weights, sums, &windows
+    )
 
 
 cdef void describe_tile(
@@ -78,48 +98,49 @@ cdef void sum_windows(
     describe_tile(p, &tile, block.group)
     tile.y, tile.row_stride = find_y(p, block, block.group * p.product.R), p.y.sh
     load_weights(p, block, 0, weights)
-    p.planes.kernels.planar_sum(&tile, slab, weights, sums)
+    run_sums(p, block, 0, &tile, slab, weights, sums)
 
 
 cdef void sum_parts(
     const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
     cn_planar_t *sums,
 ) noexcept nogil:
-    """All rows of a block: their phases, one row of phases after another."""
-    cdef Py_ssize_t a, b, r, n_rows = block.n_groups * p.product.R
-    cdef Py_ssize_t row_bytes = p.SW * p.part_size * p.planes.kernels.itemsize
-    cdef Py_ssize_t found[MAX_STEP]
+    """All rows of a block: their phases, then the pixels in order."""
+    cdef Py_ssize_t phase, r, n_rows = block.n_groups * p.product.R
+    cdef Py_ssize_t found[MAX_STEP * MAX_STEP]
     cdef char *parts = weights + p.weights_bytes
-    for a in range(p.SH):
-        for b in range(p.SW):
-            found[b] = b if p.n_weights[a * p.SW + b] > 0 else -1
-            if found[b] >= 0:
-                sum_part(p, block, slab, weights, a, b, sums)
-        if p.y.sw == 1:
-            for r in range(n_rows):
-                weave_pixels(p, block, parts + r * row_bytes, found, r, a)
-        else:
-            for r in range(count_rows(p, block, a)):
-                weave_channels(p, block, parts, found, n_rows, r, a)
+    for phase in range(p.SH * p.SW):
+        found[phase] = phase if p.n_weights[phase] > 0 else -1
+        if found[phase] >= 0:
+            sum_part(p, block, slab, weights, phase, sums)
+    if p.y.sw == 1:
+        for r in range(n_rows):
+            weave_pixels(p, block, parts, found, r)
+    else:
+        for r in range(count_pixel_rows(p, block)):
+            weave_channels(p, block, parts, found, n_rows, r)
 
 
 cdef void sum_part(
     const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
-    Py_ssize_t a, Py_ssize_t b, cn_planar_t *sums,
+    Py_ssize_t phase, cn_planar_t *sums,
 ) noexcept nogil:
-    """The sums of phase (a, b), finished, but not yet where they belong."""
+    """The sums of one phase, finished, but not yet where they belong."""
     cdef cn_tile_t tile
-    describe_sums(p, block, a * p.SW + b, sums)
-    sums.n_rows = count_rows(p, block, a)
+    describe_sums(p, block, phase, sums)
+    sums.n_rows = min(block.n_rows, (p.y.H - phase // p.SW + p.SH - 1) // p.SH
+                      - block.first_row)
     sums.n_cols = padded(p.planes.kernels, block.n_cols)
-    sums.y_stride = p.SW * p.part_size
+    sums.y_stride = p.SH * p.SW * p.part_size
     describe_tile(p, &tile, block.group)
-    tile.y = weights + p.weights_bytes + b * p.part_size * p.planes.kernels.itemsize
+    tile.y = weights + p.weights_bytes + (
+        phase * p.part_size * p.planes.kernels.itemsize
+    )
     tile.row_stride = p.part_pitch
     if tile.accumulate:
         load_addends(p, block, &tile, sums.n_results)
-    load_weights(p, block, a * p.SW + b, weights)
-    p.planes.kernels.planar_sum(&tile, slab, weights, sums)
+    load_weights(p, block, phase, weights)
+    run_sums(p, block, phase, &tile, slab, weights, sums)
     sums.n_next[0] = sums.n_next[1] = 0         # fetched
 
 
@@ -135,7 +156,7 @@ cdef void load_addends(
     part.row_stride, part.col_stride = p.part_pitch, 1
     for r in range(n):
         p.planes.kernels.add_plane(
-            <char *> tile.y + r * p.SW * p.part_size * itemsize,
+            <char *> tile.y + r * p.SH * p.SW * p.part_size * itemsize,
             &part,
             find_y(p, block, block.group * p.product.R + r) + tile.addend * itemsize,
             &source,
@@ -144,19 +165,18 @@ cdef void load_addends(
     tile.addend = 0
 
 
-cdef inline Py_ssize_t count_rows(
-    const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t a
+cdef inline Py_ssize_t count_pixel_rows(
+    const PlanarProduct *p, const PlaneBlock *block
 ) noexcept nogil:
-    """How many of a block's rows have a pixel of phase a."""
-    return min(block.n_rows, (p.y.H - a + p.SH - 1) // p.SH - block.first_row)
+    return min(block.n_rows * p.SH, p.y.H - block.first_row * p.SH)
 
 
 cdef cn_weave_t describe_weave(
-    const PlanarProduct *p, const PlaneBlock *block, const Py_ssize_t *found
+    const PlanarProduct *p, const PlaneBlock *block
 ) noexcept nogil:
     """Rows of pixels from their parts."""
     cdef cn_weave_t how
-    how.accumulate, how.col_stride, how.part = False, p.y.sw, found
+    how.accumulate, how.col_stride = False, p.y.sw
     how.ways, how.part_stride = p.SW, p.part_size
     how.n = min(block.n_cols * p.SW, p.y.W - block.first_col * p.SW)
     return how
@@ -164,31 +184,32 @@ cdef cn_weave_t describe_weave(
 
 cdef void weave_pixels(
     const PlanarProduct *p, const PlaneBlock *block, const char *parts,
-    const Py_ssize_t *found, Py_ssize_t r, Py_ssize_t a,
+    const Py_ssize_t *found, Py_ssize_t r,
 ) noexcept nogil:
-    """The pixels of phase a in row r of a block, whose columns are neighbours."""
-    cdef cn_weave_t how = describe_weave(p, block, found)
-    how.n_rows = count_rows(p, block, a)
-    how.row_stride, how.x_row_stride = p.SH * p.y.sh, p.part_pitch
+    """The pixels of row r of a block, whose columns are neighbours."""
+    cdef cn_weave_t how = describe_weave(p, block)
+    cdef Py_ssize_t size = p.SH * p.SW * p.part_size
+    how.n_rows, how.row_ways, how.part = count_pixel_rows(p, block), p.SH, found
+    how.row_stride, how.x_row_stride = p.y.sh, p.part_pitch
     p.planes.kernels.weave_rows(
-        find_y(p, block, block.group * p.product.R + r)
-        + a * p.y.sh * p.planes.kernels.itemsize,
-        parts,
+        find_y(p, block, block.group * p.product.R + r),
+        parts + r * size * p.planes.kernels.itemsize,
         &how,
     )
 
 
 cdef void weave_channels(
     const PlanarProduct *p, const PlaneBlock *block, const char *parts,
-    const Py_ssize_t *found, Py_ssize_t n, Py_ssize_t i, Py_ssize_t a,
+    const Py_ssize_t *found, Py_ssize_t n, Py_ssize_t i,
 ) noexcept nogil:
-    """Pixel row i of phase a, in all n rows of a block: channels may come last."""
+    """Pixel row i, in all n rows of a block: channels may come last."""
     cdef Py_ssize_t itemsize = p.planes.kernels.itemsize
-    cdef cn_weave_t how = describe_weave(p, block, found)
-    how.n_rows, how.row_stride, how.x_row_stride = n, p.y.sc, p.SW * p.part_size
+    cdef cn_weave_t how = describe_weave(p, block)
+    how.row_ways, how.part = 1, found + i % p.SH * p.SW
+    how.n_rows, how.row_stride = n, p.y.sc
+    how.x_row_stride = p.SH * p.SW * p.part_size
     p.planes.kernels.weave_rows(
-        find_y(p, block, block.group * p.product.R)
-        + (i * p.SH + a) * p.y.sh * itemsize,
-        parts + i * p.part_pitch * itemsize,
+        find_y(p, block, block.group * p.product.R) + i * p.y.sh * itemsize,
+        parts + i // p.SH * p.part_pitch * itemsize,
         &how,
     )

@@ -65,7 +65,8 @@ cdef int run_planar_weight(
     add_windows(&planes.rows, KH, steps.DH, steps.PT)
     add_windows(&planes.cols, KW, steps.DW, steps.PL)
     planes.G = G
-    plan_planes(planes)
+    planes.in_place = False
+    plan_planes(planes, 0)
     work = 2.0 * G * R * p.T * planes.y.N * planes.y.H * planes.y.W
     tasks = plan_tasks(&p, work)
     num_threads = <int> min(num_threads, tasks)

@@ -3,7 +3,7 @@
 # Slabs of few channels, for products that go plane by plane: taps by axis, blocks of
 # output pixels, and where a block's taps lie.
 
-from convnet._kernels cimport cn_kernels_t, cn_planar_t, cn_row_t
+from convnet._kernels cimport cn_in_place_t, cn_kernels_t, cn_planar_t, cn_row_t
 from convnet._operands cimport Image, Steps
 
 cdef enum:
@@ -28,7 +28,8 @@ cdef struct Planes:
     Axis rows, cols
     Py_ssize_t block_rows, block_cols, n_row_blocks, n_col_blocks
     Py_ssize_t slab_rows, n_cols, row_pitch, channel_stride
-    Py_ssize_t G, slab_groups       # groups; those that a slab holds together
+    Py_ssize_t G, slab_groups       # groups; those that a block has
+    bint in_place                   # taps are read where x lies, not from a slab
 
 # One block: its pixels, of image n and some groups.
 cdef struct PlaneBlock:
@@ -47,8 +48,12 @@ cdef void add_phases(
     Axis *axis, Py_ssize_t K, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t padding
 ) noexcept nogil
 
-# Decide blocks and the layout of slabs, from the shapes alone.
-cdef void plan_planes(Planes *p) noexcept nogil
+# Whether no slab is needed: when steps, rows and columns of taps are known.
+cdef bint are_read_in_place(const Planes *p) noexcept nogil
+
+# Decide blocks and the layout of slabs, from the shapes alone; a group's sums are in so
+# many parts.
+cdef void plan_planes(Planes *p, Py_ssize_t n_parts) noexcept nogil
 cdef Py_ssize_t slab_bytes(const Planes *p) noexcept nogil
 
 # Blocks of all groups: how many there are, and which is the one of an index: parts of a
@@ -71,6 +76,19 @@ cdef Py_ssize_t place_columns(
     const Planes *p, Py_ssize_t a, Py_ssize_t b, Py_ssize_t channel_stride,
     Py_ssize_t KW, cn_planar_t *sums, Py_ssize_t *column, Py_ssize_t *offset,
 ) noexcept nogil
+
+# The same for taps that are read in place; where their windows lie in a block.
+cdef Py_ssize_t place_windows(
+    const Planes *p, Py_ssize_t a, Py_ssize_t b, Py_ssize_t channel_stride,
+    Py_ssize_t KW, cn_planar_t *sums, cn_in_place_t *windows, Py_ssize_t *column,
+    Py_ssize_t *offset,
+) noexcept nogil
+cdef void place_block(
+    const Planes *p, const PlaneBlock *block, Py_ssize_t a, cn_in_place_t *windows
+) noexcept nogil
+
+# Where the first plane of a block begins.
+cdef const char *find_x(const Planes *p, const PlaneBlock *block) noexcept nogil
 
 # What explain() shows of a plan.
 cdef dict outline_planes(

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Slabs for products that go plane by plane: see ``_planes.pxd``."""
 
-from convnet._kernels cimport CN_NO_ROW, cn_slab_t
+from convnet._kernels cimport (
+    CN_MOST_SHIFT, CN_NO_ROW, cn_in_place_t, cn_slab_t,
+)
 from convnet._operands cimport Steps
 
 # Bytes of a slab: half an L1, with the result that is written beside it.
@@ -69,7 +71,7 @@ cdef void measure(Axis *axis) noexcept nogil:
             axis.apart = axis.d[t + 1] - axis.d[t]
 
 
-cdef void plan_planes(Planes *p) noexcept nogil:
+cdef void plan_planes(Planes *p, Py_ssize_t n_parts) noexcept nogil:
     cdef Py_ssize_t lanes = p.kernels.lanes, row_bytes, rows
     p.n_col_blocks = (p.y.W + MAX_COLUMNS - 1) // MAX_COLUMNS
     p.block_cols = (p.y.W + p.n_col_blocks - 1) // p.n_col_blocks
@@ -79,7 +81,10 @@ cdef void plan_planes(Planes *p) noexcept nogil:
     p.n_cols = p.block_cols + (p.cols.span - 1) // p.step_w
     p.n_cols = (p.n_cols + lanes - 1) // lanes * lanes
     p.row_pitch = p.n_cols * p.step_w
-    row_bytes = p.row_pitch * p.x.C * p.kernels.itemsize
+    row_bytes = p.row_pitch * p.x.C
+    if p.in_place:
+        row_bytes = max(row_bytes, p.block_cols * n_parts)
+    row_bytes *= p.kernels.itemsize
     rows = max(0, SLAB_BYTES // row_bytes - p.rows.span) // p.step_h + 1
     # Whole tiles, of as many rows in each block.
     rows = max(TALL, rows // TALL * TALL)
@@ -89,9 +94,7 @@ cdef void plan_planes(Planes *p) noexcept nogil:
     p.n_row_blocks = (p.y.H + p.block_rows - 1) // p.block_rows
     p.slab_rows = (max(p.block_rows, FLAT) - 1) * p.step_h + p.rows.span
     p.channel_stride = p.slab_rows * p.row_pitch + lanes
-    p.slab_groups = max(
-        1, SLAB_BYTES // (p.x.C * p.channel_stride * p.kernels.itemsize)
-    )
+    p.slab_groups = max(1, SLAB_BYTES // (row_bytes * p.slab_rows))
     if p.x.sw != 1:
         # Channels that come last are brought in by whole vectors of them.
         p.slab_groups = max(p.slab_groups, (lanes + p.x.C - 1) // p.x.C)
@@ -102,6 +105,8 @@ cdef inline Py_ssize_t lines_bytes(const Planes *p) noexcept nogil:
 
 
 cdef Py_ssize_t slab_bytes(const Planes *p) noexcept nogil:
+    if p.in_place:
+        return 0
     # A vector may be read from, and written to, the last pixel.
     cdef Py_ssize_t n = p.slab_groups * p.x.C * p.channel_stride
     n = (n + p.kernels.lanes) * p.kernels.itemsize
@@ -130,10 +135,7 @@ cdef PlaneBlock get_block(const Planes *p, Py_ssize_t index) noexcept nogil:
     return block
 
 
-cdef inline const char *find_x(
-    const Planes *p, const PlaneBlock *block
-) noexcept nogil:
-    """Where the first of a block's planes begins."""
+cdef const char *find_x(const Planes *p, const PlaneBlock *block) noexcept nogil:
     return p.x.data + (
         block.n * p.x.sn + block.group * p.x.C * p.x.sc
     ) * p.kernels.itemsize
@@ -207,6 +209,48 @@ cdef Py_ssize_t place_columns(
     return n
 
 
+cdef bint are_read_in_place(const Planes *p) noexcept nogil:
+    """Columns are neighbours, and taps too; for those in a column there is a kernel."""
+    cdef Py_ssize_t phase, n
+    if p.x.sw != 1 or p.step_h != p.step_w or p.rows.apart != 1:
+        return False
+    if p.cols.low <= -CN_MOST_SHIFT or p.cols.low + p.cols.span > CN_MOST_SHIFT:
+        return False
+    for phase in range(p.rows.n_phases):
+        n = p.rows.first[phase + 1] - p.rows.first[phase]
+        if n > 0 and not p.kernels.sums_in_place(n, p.step_h):
+            return False
+    return True
+
+
+cdef Py_ssize_t place_windows(
+    const Planes *p, Py_ssize_t a, Py_ssize_t b, Py_ssize_t channel_stride,
+    Py_ssize_t KW, cn_planar_t *sums, cn_in_place_t *windows, Py_ssize_t *column,
+    Py_ssize_t *offset,
+) noexcept nogil:
+    cdef Py_ssize_t first = p.cols.first[b], end = p.cols.first[b + 1], t
+    cdef Py_ssize_t n = place_columns(
+        p, a, b, channel_stride, KW, sums, column, offset
+    )
+    windows.IH, windows.IW, windows.row_stride = p.x.H, p.x.W, p.x.sh
+    windows.n_channels, windows.channel_stride = p.x.C, p.x.sc
+    windows.begin, windows.end = p.x_row.begin, p.x_row.end
+    windows.step, windows.n_shifts = p.step_h, end - first
+    windows.shift = p.cols.d + first
+    windows.least_shift = windows.most_shift = p.cols.d[first]
+    for t in range(first, end):
+        windows.least_shift = min(windows.least_shift, p.cols.d[t])
+        windows.most_shift = max(windows.most_shift, p.cols.d[t])
+    return n
+
+
+cdef void place_block(
+    const Planes *p, const PlaneBlock *block, Py_ssize_t a, cn_in_place_t *windows
+) noexcept nogil:
+    windows.first_row = block.first_row * p.step_h + p.rows.d[p.rows.first[a]]
+    windows.first_col = block.first_col * p.step_w
+
+
 cdef dict outline_planes(
     const Planes *p, Py_ssize_t n_tasks, Py_ssize_t scratch_bytes
 ):
@@ -217,5 +261,5 @@ cdef dict outline_planes(
         "blocks": count_blocks(p),
         "chunk": p.x.C * p.rows.first[p.rows.n_phases] * p.cols.first[p.cols.n_phases],
         "chunks": 1,
-        "in_place": False,
+        "in_place": p.in_place,
     }

@@ -92,13 +92,13 @@ typedef struct {
     double low, high;
 } cn_tile_t;
 
-/* Rows of pixels that come from `ways` phases: phase b is part[b] of x, or zero where
- * that is negative. */
+/* Rows of pixels that come from `ways` phases, `row_ways` of them in turn from others:
+ * pixels of phase (a, b) are part[a * ways + b] of x, or zero where that is negative. */
 typedef struct {
     ptrdiff_t n_rows, row_stride, x_row_stride;
     ptrdiff_t n, col_stride; /* pixels of a row */
-    ptrdiff_t ways, part_stride;
-    const ptrdiff_t *part; /* (ways,), or NULL where all is zero */
+    ptrdiff_t ways, row_ways, part_stride;
+    const ptrdiff_t *part; /* (row_ways, ways), or NULL where all is zero */
     int accumulate;
 } cn_weave_t;
 
@@ -115,6 +115,20 @@ typedef struct {
     const void *next[2];      /* what will be read soon: n_next bytes are fetched */
     ptrdiff_t n_next[2];
 } cn_planar_t;
+
+/* Where windows lie that are read in place: see planar_in_place. */
+typedef struct {
+    ptrdiff_t IH, IW, row_stride; /* of x */
+    ptrdiff_t n_channels, channel_stride;
+    ptrdiff_t step; /* from window to window, in both directions */
+    ptrdiff_t first_row, first_col;
+    ptrdiff_t n_shifts;
+    const ptrdiff_t *shift; /* in columns, less than CN_MOST_SHIFT to either side */
+    ptrdiff_t least_shift, most_shift;
+    const void *begin, *end; /* memory that may be read */
+} cn_in_place_t;
+
+enum { CN_MOST_SHIFT = 128 };
 
 enum { CN_MAX_POINTS = 6 };
 
