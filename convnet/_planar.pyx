@@ -83,7 +83,7 @@ cdef int run_planar(
         add_windows(&planes.rows, KH, steps.DH, steps.PT)
         add_windows(&planes.cols, KW, steps.DW, steps.PL)
     planes.G = product.G
-    planes.in_place = are_read_in_place(planes)
+    planes.in_place = are_read_in_place(planes, product.R)
     plan_planes(planes, product.R * p.SH * p.SW if p.in_parts else 0)
     work = 2.0 * product.G * product.R * planes.x.C * KH * KW
     work *= <double> planes.y.N * planes.y.H * planes.y.W

@@ -77,7 +77,7 @@ cdef void describe_tile(
 ) noexcept nogil:
     """What becomes of the sums of rows from a group's first one on."""
     memset(tile, 0, sizeof(cn_tile_t))
-    tile.col_stride = 1
+    tile.col_stride, tile.far = 1, not p.in_parts
     if p.product.finish.bias != NULL:
         tile.bias = p.product.finish.bias + (
             group * p.product.R * p.planes.kernels.itemsize

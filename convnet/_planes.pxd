@@ -48,8 +48,9 @@ cdef void add_phases(
     Axis *axis, Py_ssize_t K, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t padding
 ) noexcept nogil
 
-# Whether no slab is needed: when steps, rows and columns of taps are known.
-cdef bint are_read_in_place(const Planes *p) noexcept nogil
+# Whether no slab is needed for R rows of a product: when steps, rows and columns of
+# taps are known.
+cdef bint are_read_in_place(const Planes *p, Py_ssize_t R) noexcept nogil
 
 # Decide blocks and the layout of slabs, from the shapes alone; a group's sums are in so
 # many parts.

@@ -11,6 +11,8 @@ cdef Py_ssize_t SLAB_BYTES = 16 * 1024
 cdef Py_ssize_t MAX_COLUMNS = 512
 # Rows of a kernel's tiles; a slab has enough for one of the smallest.
 cdef Py_ssize_t TALL = 7, FLAT = 4
+# Rows of a product, and channels, of planes that are read in place.
+cdef Py_ssize_t MOST_SHARED = 2
 # Rows and columns that taps may span.
 cdef Py_ssize_t MAX_SPAN = 128
 # Terms of a sum, and elements of the slab that a tile needs.
@@ -209,10 +211,20 @@ cdef Py_ssize_t place_columns(
     return n
 
 
-cdef bint are_read_in_place(const Planes *p) noexcept nogil:
-    """Columns are neighbours, and taps too; for those in a column there is a kernel."""
-    cdef Py_ssize_t phase, n
+cdef bint are_read_in_place(const Planes *p, Py_ssize_t R) noexcept nogil:
+    """Columns are neighbours, and taps too; for those in a column there is a kernel.
+
+    Slabs are better where many rows use them, and for narrow planes, all of whose
+    vectors reach beyond the image.
+    """
+    cdef Py_ssize_t phase, n, taps = p.rows.first[p.rows.n_phases]
     if p.x.sw != 1 or p.step_h != p.step_w or p.rows.apart != 1:
+        return False
+    if R > MOST_SHARED or p.x.C > MOST_SHARED or (p.step_h > 1 and taps > 3):
+        return False
+    if p.y.W <= p.kernels.lanes and (
+        p.step_h > 1 or p.rows.n_phases > 1 or p.y.W * taps < 4 * p.kernels.lanes
+    ):
         return False
     if p.cols.low <= -CN_MOST_SHIFT or p.cols.low + p.cols.span > CN_MOST_SHIFT:
         return False
