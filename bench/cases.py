@@ -106,15 +106,20 @@ class Conv:
         return self.S, self.P, self.D, self.G
 
     @property
-    def work(self) -> int:
+    def flops(self) -> int:
         """Useful FLOPs: a multiplication and an addition per tap, padding included."""
         return 2 * int(np.prod(self.w_shape)) * self.N * int(np.prod(self.y_shape[2:]))
+
+    @property
+    def work(self) -> int:
+        """What a rate counts."""
+        return self.flops
 
     @property
     def intensity(self) -> float:
         """FLOPs per byte, each array being read or written once."""
         arrays = self.x_shape, self.w_shape, self.y_shape
-        return self.work / sum(4 * int(np.prod(shape)) for shape in arrays)
+        return self.flops / sum(4 * int(np.prod(shape)) for shape in arrays)
 
     @property
     def terms(self) -> int:
@@ -145,6 +150,19 @@ class Conv:
             f"{self.IC} {self.IH}x{self.IW} -> {self.OC}, {KH}x{KW} "
             f"s{self.S} p{PH}x{PW} d{self.D} g{self.G}"
         )
+
+
+@dataclass(frozen=True)
+class Tiny(Conv):
+    """A convolution of so little work that a call costs more: calls are counted."""
+
+    unit: ClassVar[str] = "calls/ms"
+    scale: ClassVar[float] = 1e3
+
+    @property
+    def work(self) -> int:
+        """What a rate counts."""
+        return 1
 
 
 @dataclass(frozen=True)

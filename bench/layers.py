@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from bench import training
-from bench.cases import Case, Conv, Pool
+from bench.cases import Case, Conv, Pool, Tiny
 
 CONV_PASSES = ("fwd", "gx", "gw")
 POOL_PASSES = ("max", "avg", "maxg", "avgg")
@@ -127,7 +127,21 @@ prime.g7               77   29x31 ->  119   3x3 p1 g7
 """
 
 # Each section is a table, and a geometric mean, of its own.
-SECTIONS = {"": LAYERS, "other networks": OTHERS, "other thin layers": THIN}
+# What calls cost beside their arithmetic, of which there is nearly none.
+OVERHEAD = """
+tiny.1x1          1   28x28 ->    1  1x1
+tiny.3x3          1   28x28 ->    1  3x3 p1
+tiny.3x3s2        3   16x15 ->    8  3x3 s2 p1
+tiny.8x8          4     8x8 ->    8  3x3 p1
+tiny.depthwise    8     7x7 ->    8  3x3 p1 g8
+tiny.pixel       16     1x1 ->   16  1x1
+"""
+SECTIONS = {
+    "": LAYERS,
+    "other networks": OTHERS,
+    "other thin layers": THIN,
+    "overhead": OVERHEAD,
+}
 
 # The first pooling of ResNet-50; VGG's, early and late; Inception's; a global average;
 # LeNet's.
@@ -194,7 +208,8 @@ def convolutions(
             S, D, G = (int(fields.get(key, 1)) for key in "sdg")
             K, P = _pair(kernel), _pair(fields["p"])
             sizes = N, int(IC), *_pair(size), int(OC)
-            yield Conv(name, op, *sizes, K, S, P, D, G, section)
+            kind = Tiny if section == "overhead" else Conv
+            yield kind(name, op, *sizes, K, S, P, D, G, section)
 
 
 def poolings(chosen: Sequence[str], section: str, op: str) -> Iterator[Case]:

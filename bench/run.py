@@ -7,12 +7,12 @@ from itertools import product
 from typing import Any
 
 from bench import layers, machine
-from bench.cases import Case, Conv
+from bench.cases import Case, Pool
 from bench.process import Process, started
 from bench.report import Table
 from bench.results import Comparison, Record
 from bench.timing import Settings, measure
-from bench.training import Training, trainings
+from bench.training import trainings
 
 # A machine whose peak moves by more than this between two looks was not left alone.
 DRIFT = 0.03
@@ -87,12 +87,10 @@ def _run_group(
     for case in cases:
         if settings.late:
             break
-        if isinstance(case, Conv):
-            limit = peak
-        elif isinstance(case, Training):
-            limit = peak * 1e9 / case.flops
+        if isinstance(case, Pool):
+            limit = machine.copy_bandwidth(case.work, threads)
         else:
-            limit = machine.copy_bandwidth(int(case.work), threads)
+            limit = peak * 1e9 / case.flops * case.work / case.scale
         results = measure(case, able, settings)
         comparisons.append(Comparison(case, threads, limit, results))
         record.comparisons.append(comparisons[-1])

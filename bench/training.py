@@ -86,13 +86,13 @@ class Training:
 
     @property
     def flops(self) -> int:
-        """Useful FLOPs of the products of one step, in three passes."""
+        """Useful FLOPs of the products of all steps, in three passes each."""
         sizes = [
             math.prod(layer.shapes[0]) * layer.pixels
             for layer in self.layers
             if layer.kind in ("conv", "linear")
         ]
-        return 6 * self.N * sum(sizes)
+        return STEPS * 6 * self.N * sum(sizes)
 
     def operands(self, rng: np.random.Generator) -> Operands:
         """Return the parameters at the start, and a batch of images and classes."""

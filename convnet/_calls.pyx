@@ -131,12 +131,12 @@ cdef bint same_keys(const Key *one, const Key *other) noexcept nogil:
 
 
 cdef size_t hash_options(tuple options, size_t hashed) noexcept:
-    """Mix the options in: integers by value, others by what they are in memory."""
+    """Mix the options in: numbers and strings by value, others by their address."""
     cdef object option
     for option in options:
         if type(option) is tuple:
             hashed = hash_options(<tuple> option, hashed)
-        elif type(option) is int:
+        elif type(option) is int or type(option) is str:
             hashed = mix(hashed, <size_t> hash(option))
         else:
             hashed = mix(hashed, <size_t> <void *> option)

@@ -40,17 +40,17 @@ cdef struct Norm:
 
 def sums(
     cnp.ndarray a, cnp.ndarray b, Py_ssize_t C, Py_ssize_t pixels,
-    double[:, ::1] center, double[:, ::1] total, cnp.ndarray norm, int num_threads,
+    cnp.ndarray center, cnp.ndarray total, cnp.ndarray norm, int num_threads,
 ):
     """Write the sums of g and g * (b - center[1]), g = a - center[0], to `total`.
 
-    `center` and `total` are (2, C). With a `norm`, of mean, scale and shift, a counts
+    `center` and `total` are (2, C), of doubles. With a `norm`, of mean, scale and shift, a counts
     as 0 where b, normalized, is not above 0.
     """
     cdef Norm p
-    cdef double *sums = &total[0, 0]
+    cdef double *sums = <double *> total.data
     describe(&p, a, C, pixels, norm)
-    p.b, p.center, p.total, p.n_parts = b.data, &center[0, 0], sums, 1
+    p.b, p.center, p.total, p.n_parts = b.data, <double *> center.data, sums, 1
     cdef double work = ELEMENT_WORK * p.N * C * pixels
     if pixels > 1:
         run_tasks(channel_task, &p, C, num_threads, work)

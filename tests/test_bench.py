@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tolerance import tolerance
 
-from bench import layers, selection
+from bench import layers, selection, training
 from bench.cases import TITLES, Conv, Pool
 from bench.libraries import load_class
 from bench.libraries.convnet import Reference
@@ -20,7 +20,7 @@ from bench.plot import write_plot, write_roofline
 from bench.report import scaling
 from bench.results import Comparison, Record, Result, summary
 from bench.timing import Runner, order
-from convnet import explain
+from convnet import explain, nn
 
 ROOT = Path(__file__).parent.parent
 SHORT = ["--rounds", "2", "--seconds-per-case", "0.02", "--threads", "1"]
@@ -50,6 +50,15 @@ class Greedy(Wrong):
 
 class Right(Reference):
     pass
+
+class Careless(Reference):
+    def step(self, case, *parameters):
+        run = super().step(case, *parameters)
+        def train(x, target):
+            losses = run(x, target)
+            losses[-1] += 1e-3
+            return losses
+        return train
 """
 
 
@@ -68,7 +77,9 @@ def run_bench(arguments: list[str], folder: Path) -> subprocess.CompletedProcess
 def test_bench_without_peers(tmp_path):
     file = tmp_path / "result.json"
     options = ["--batch", "3", "--peers", "", "--json", str(file)]
-    done = run_bench(["--layers", "seed28", "pool.64*", *options], tmp_path)
+    done = run_bench(
+        ["--layers", "seed28", "pool.64*", "train.lenet.1", *options], tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert all(done.stdout.count(name) == 1 for name in TITLES.values())
     content = json.loads(file.read_text())
@@ -83,7 +94,7 @@ def test_bench_without_peers(tmp_path):
         assert len(result["seconds"]) == 2
         low, median, high = result["rate"].values()
         assert 0 < low <= median <= high
-        work = case["work"] / 1e9
+        work = case["work"] / (1 if case["op"] == "step" else 1e9)
         assert work / max(result["seconds"]) <= median <= work / min(result["seconds"])
         assert case["limit"] > 0
         assert case["ratio"] is None
@@ -200,7 +211,7 @@ CONV_SHAPES = [
 
 
 BASELINES = [
-    *(("convnet", op) for op in layers.PASSES),
+    *(("convnet", op) for op in (*layers.CONV_PASSES, *layers.POOL_PASSES)),
     *(("numpy", op) for op in (*layers.CONV_PASSES, "max", "avg")),
     *(("scipy", op) for op in layers.CONV_PASSES),
 ]
@@ -288,6 +299,46 @@ def test_roofline_draws_rates_below_the_roof(tmp_path):
     # Three multiplications and additions for each of six pixels of a filter, ...
     case = Conv("a", "fwd", 1, 3, 2, 3, 1, (1, 1))
     assert case.intensity == 2 * 18 / (4 * (18 + 3 + 6))
+
+
+def test_overhead_counts_calls(tmp_path):
+    file = tmp_path / "result.json"
+    options = ["--batch", "1", "--passes", "gx", "--peers", "", "--json", str(file)]
+    done = run_bench(["--layers", "tiny.*", *options], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "gradient to the input, overhead, N=1, threads=1, calls/ms" in done.stdout
+    for case in json.loads(file.read_text())["cases"]:
+        (result,) = case["results"]
+        rates = 1e-3 / np.array(result["seconds"])
+        np.testing.assert_allclose(result["rate"]["median"], np.median(rates))
+
+
+def test_trainings_are_judged_by_every_loss(tmp_path):
+    file = tmp_path / "result.json"
+    options = ["--layers", "train.lenet.1", "--json", str(file), "--peers"]
+    done = run_bench([*options, "strangers:Right,strangers:Careless"], tmp_path)
+    assert done.returncode == 0, done.stderr
+    (case,) = json.loads(file.read_text())["cases"]
+    ours, right, careless = case["results"]
+    assert [r["status"] for r in (ours, right, careless)] == ["ok", "ok", "wrong"]
+    assert case["unit"] == "steps/s"
+    assert ours["error"] < 1e-4
+    rates = 20 / np.array(ours["seconds"])
+    np.testing.assert_allclose(ours["rate"]["median"], np.median(rates))
+
+
+def test_trained_networks_are_what_their_words_say():
+    for case in training.trainings(training.names()):
+        parameters, (x, target) = case.operands(np.random.default_rng(0))
+        assert x.shape == (case.N, case.C, case.H, case.W)
+        assert target.shape == (case.N,)
+        net = training.build(nn, nn.GlobalAvgPool2d, case.layers)
+        assert net(x[:2]).shape == (len(x[:2]), training.CLASSES)
+        shapes = [p.value.shape for p in net.parameters()]
+        assert [p.shape for p in parameters] == shapes
+    lenet = next(training.trainings(["train.lenet"]))
+    flops = 28 * 28 * 6 * 25 + 10 * 10 * 16 * 6 * 25 + 400 * 120 + 120 * 84 + 84 * 10
+    assert lenet.flops == training.STEPS * 3 * 2 * 64 * flops
 
 
 @pytest.mark.parametrize("memory", ["hot", "cold", "fresh"])

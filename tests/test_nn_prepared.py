@@ -185,7 +185,7 @@ def test_nan_passes_a_fused_relu():
 
 def test_weights_are_packed_once():
     prepared = nn.Conv2d(16, 24, 3, rng=0).prepare()
-    packings = prepared._network._packings
+    packings = prepared._network._extras.packings
     prepared(np.ones((1, 16, 30, 41), np.float32))
     (packing,) = packings.values()
     prepared(np.ones((3, 16, 29, 40), np.float32))

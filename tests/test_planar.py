@@ -17,6 +17,31 @@ CALLS = {
     "narrow": ((2, 37, 7, 7), (37, 1, 3, 3), {"padding": 1, "groups": 37}),
     "one row": ((1, 5, 1, 67), (5, 1, 1, 7), {"padding": (0, 3), "groups": 5}),
     "one column": ((2, 5, 61, 1), (5, 1, 4, 1), {"groups": 5}),
+    "one column, strided": (
+        (2, 7, 12, 1),
+        (7, 1, 3, 2),
+        {"stride": 2, "padding": (4, 2), "groups": 7},
+    ),
+    # Rows of more than a vector are read where they lie.
+    "in place": ((3, 7, 20, 23), (7, 1, 3, 3), {"padding": 1, "groups": 7}),
+    "in place, 5 taps": ((2, 3, 33, 37), (3, 1, 5, 4), {"padding": 2, "groups": 3}),
+    "in place, far beyond": ((2, 3, 5, 19), (3, 1, 4, 3), {"padding": 6, "groups": 3}),
+    "in place, strided": (
+        (3, 5, 19, 41),
+        (5, 1, 3, 3),
+        {"stride": 2, "padding": (2, 1), "groups": 5},
+    ),
+    "in place, one tap": ((2, 5, 9, 35), (5, 1, 1, 1), {"groups": 5}),
+    "in place, two filters": (
+        (2, 5, 17, 26),
+        (10, 1, 2, 3),
+        {"padding": 1, "groups": 5},
+    ),
+    "in place, two channels": (
+        (2, 10, 17, 26),
+        (5, 2, 3, 2),
+        {"padding": 1, "groups": 5},
+    ),
     "several blocks": ((1, 3, 95, 113), (3, 1, 5, 3), {"padding": 2, "groups": 3}),
     "wide": ((1, 2, 9, 1049), (2, 1, 3, 5), {"padding": (1, 2), "groups": 2}),
     "6 taps": ((1, 3, 17, 31), (3, 1, 6, 2), {"groups": 3}),
@@ -222,6 +247,24 @@ def test_bias_residual_and_clip(name, layout, isa, rng):
         assert np.max(np.abs(from_layout(y, layout) - tied)) < tolerance(
             np.float32, n, np.sqrt(n) + 3
         )
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("width", [14, 17, 35, 50])
+def test_infinities_reach_no_other_window(stride, width, isa, rng):
+    x = rng.standard_normal((2, 6, 9, width)).astype(np.float32)
+    w = rng.standard_normal((6, 1, 3, 3)).astype(np.float32)
+    x[0, 2, 3, width // 2], x[1, 5, 8, width - 1], w[4, 0, 0, 0] = (
+        np.inf,
+        np.nan,
+        np.inf,
+    )
+    how = {"stride": stride, "padding": 1, "groups": 6}
+    with np.errstate(invalid="ignore"):
+        right = reference.conv2d(x, w, **how)
+    y = convnet.conv2d(x, w, **how)
+    assert_array_equal(np.isnan(y), np.isnan(right))
+    assert_array_equal(np.isinf(y), np.isinf(right))
 
 
 def test_scratch_is_bounded():

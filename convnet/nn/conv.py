@@ -17,12 +17,11 @@ from convnet._geometry import (
     conv_window,
 )
 from convnet.functional import (
-    conv2d,
     conv2d_grad_bias,
     conv2d_grad_input,
     conv2d_grad_weight,
 )
-from convnet.functional.conv import RECTIFIED, convolve
+from convnet.functional.conv import NO_EXTRAS, RECTIFIED, Extras, convolve
 from convnet.nn import init
 from convnet.nn._arrays import channels_last
 from convnet.nn.module import Module, Parameter, unusual
@@ -117,9 +116,7 @@ class Conv2d(Module):
     def rectified(self, x: ArrayLike) -> Array:
         """Return ``max(forward(x), 0)``."""
         x = np.asarray(x)
-        bias = None if self.bias is None else self.bias.value
-        how = self._window, self.layout
-        y = convolve(x, self.weight.value, bias, *how, extras=RECTIFIED)
+        y = self._convolve(x, RECTIFIED)
         self._saved = x
         return y
 
@@ -146,8 +143,12 @@ class Conv2d(Module):
 
     def infer(self, x: ArrayLike) -> Array:
         """Return the convolution of `x`, and keep nothing."""
+        return self._convolve(x, NO_EXTRAS)
+
+    def _convolve(self, x: ArrayLike, extras: Extras) -> Array:
         bias = None if self.bias is None else self.bias.value
-        return conv2d(x, self.weight.value, bias, *self._window, layout=self.layout)
+        weight, window = self.weight.value, self._window
+        return convolve(x, weight, bias, window, self.layout, extras=extras)
 
     @property
     def _window(self) -> tuple[Pair, Padding, Pair, int]:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convnet._check import Array
-from convnet.functional.conv import Extras, convolve
+from convnet.functional.conv import Extras
 from convnet.functional.pointwise import relu
 from convnet.nn.activation import ReLU
 from convnet.nn.container import Residual, Sequential
@@ -86,16 +86,25 @@ class Prepared:
 class PreparedConv2d(Conv2d):
     """A convolution whose weights stay packed, with what follows on it."""
 
-    clip: tuple[float, float] | None = None
-    _packings: dict[Any, Any]
+    _extras: Extras
 
     @classmethod
     def of(cls, conv: Conv2d) -> PreparedConv2d:
         """Return a layer that infers the same; it shares the parameters of `conv`."""
         prepared = cls.__new__(cls)
         prepared.__dict__.update(conv.__dict__)
-        prepared._packings = {}
+        clip = conv.clip if isinstance(conv, PreparedConv2d) else None
+        prepared._extras = Extras(packings={}, clip=clip)
         return prepared
+
+    @property
+    def clip(self) -> tuple[float, float] | None:
+        """The smallest and the largest output, if there are any."""
+        return self._extras.clip
+
+    def rectify(self) -> None:
+        """Compute ``max(output, 0)`` from now on."""
+        self._extras = self._extras._replace(clip=(0.0, math.inf))
 
     @property
     def untied(self) -> bool:
@@ -104,19 +113,13 @@ class PreparedConv2d(Conv2d):
 
     def infer(self, x: ArrayLike, residual: Array | None = None) -> Array:
         """Return the convolution of `x`, plus a residual, clipped."""
-        bias = None if self.bias is None else self.bias.value
-        return convolve(
-            x,
-            self.weight.value,
-            bias,
-            self._window,
-            self.layout,
-            extras=Extras(self._packings, residual, self.clip),
-        )
+        if residual is None:
+            return self._convolve(x, self._extras)
+        return self._convolve(x, self._extras._replace(residual=residual))
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all attributes; a copy packs its weights anew."""
-        return super().__getstate__() | {"_packings": {}}
+        return super().__getstate__() | {"_extras": self._extras._replace(packings={})}
 
     def _describe(self) -> str:
         return super()._describe() + unusual(clip=(self.clip, None))
@@ -205,7 +208,7 @@ def _append(layers: list[Module], layer: Module) -> None:
         merged = _merged(last, layer)
         layers[-1:] = [last, layer] if merged is None else [merged]
     elif _infers_as(layer, ReLU) and conv is not None:
-        conv.clip = 0.0, math.inf
+        conv.rectify()
     elif _infers_as(layer, ReLU) and _infers_as(last, *FRESH):
         layers.append(OverwritingReLU())
     else:
