@@ -29,8 +29,9 @@ _policy = "default"
 # ones: transforms are for channels that are used many times.
 _SMALL_WORK, _THIN = 1e6, 3
 # Share of the FMA rate that the register tile reaches in Winograd's products, by the
-# vectors of a panel of tiles.
-_WINOGRAD_RATE = {1: 0.56, 2: 0.62, 3: 0.75}
+# vectors of a panel of tiles, and cycles of a tile beside its products: with few
+# channels these are most of them.
+_WINOGRAD_RATE, _TILE = {1: 0.59, 2: 0.65, 3: 0.79}, 70
 # Cycles to pack a weight.
 _PACKING = 0.4
 # Cycles per vector of tiles and channel of the two transforms, and per panel of filters
@@ -166,9 +167,12 @@ def _winograd_cycles(product: Product, m: int, prepared: bool) -> float:
     # A single vector is multiplied tile by tile where tiles are few, or the weights are
     # in the cache.
     multiplied = float(vectors)
-    if vectors == 1 and (tiles <= 4 or not prepared):
+    if vectors == 1 and (tiles <= 4 or not prepared) and R > 2 * lanes:
         multiplied = min((tiles + 1.5) / lanes, 1)
     multiply = points * C * panels * mr * multiplied / 2 / _WINOGRAD_RATE[panel]
+    # One vector of tiles is multiplied by three panels of filters at once.
+    calls = -(-vectors // 3) * panels if vectors > 1 else -(-panels // 3)
+    multiply += points * calls * _TILE
     transform = vectors * (C * to_points + R * from_points)
     size = points * C * panels * mr * 4
     runs = -(-vectors // run)

@@ -254,10 +254,14 @@ cdef const char *multiply_point(
 
 
 cdef inline bint is_turned(const Winograd *p, Py_ssize_t n_tiles) noexcept nogil:
-    """Whether tiles are the rows of a panel's products, and filters the columns."""
+    """Whether tiles are the rows of a panel's products, and filters the columns.
+
+    A few filters would leave most of the columns empty.
+    """
     return (
         p.slice_channels > 0
         and n_tiles <= p.kernels.lanes
+        and p.R > 2 * p.kernels.lanes
         and p.fold * p.kernels.mr == p.kernels.nr
     )
 

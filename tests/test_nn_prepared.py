@@ -146,9 +146,8 @@ def test_batch_norm_and_relu_vanish_into_the_convolution():
         "MaxPool2d",
         "ReLU",
         "Flatten",
-        "Linear",
-        "OverwritingReLU",
-        "Linear",
+        "PreparedLinear",
+        "PreparedLinear",
         "Softmax",
     ]
     assert [type(m).__name__ for m in network[1].body] == ["PreparedConv2d"]
@@ -190,6 +189,19 @@ def test_weights_are_packed_once():
     (packing,) = packings.values()
     prepared(np.ones((3, 16, 29, 40), np.float32))
     assert list(packings.values()) == [packing]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 17])
+def test_linear_layers_keep_their_weights_packed(rows, isa):
+    net = nn.Sequential(nn.Linear(37, 53, rng=0), nn.ReLU(), nn.Linear(53, 11, rng=1))
+    prepared = net.prepare()
+    x = np.random.default_rng(2).standard_normal((rows, 37)).astype(np.float32)
+    atol = tolerance(np.float32, 53, 8)
+    for _ in range(2):
+        np.testing.assert_allclose(prepared(x), net.infer(x), rtol=0, atol=atol)
+    for layer in prepared._network:
+        assert len(layer._extras.packings) == 1
+    np.testing.assert_array_equal(copy.deepcopy(prepared)(x), prepared(x))
 
 
 def test_batch_norm_of_another_layout_stays():

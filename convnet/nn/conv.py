@@ -116,7 +116,7 @@ class Conv2d(Module):
     def rectified(self, x: ArrayLike) -> Array:
         """Return ``max(forward(x), 0)``."""
         x = np.asarray(x)
-        y = self._convolve(x, RECTIFIED)
+        y = self._multiply(x, RECTIFIED)
         self._saved = x
         return y
 
@@ -143,9 +143,9 @@ class Conv2d(Module):
 
     def infer(self, x: ArrayLike) -> Array:
         """Return the convolution of `x`, and keep nothing."""
-        return self._convolve(x, NO_EXTRAS)
+        return self._multiply(x, NO_EXTRAS)
 
-    def _convolve(self, x: ArrayLike, extras: Extras) -> Array:
+    def _multiply(self, x: ArrayLike, extras: Extras) -> Array:
         bias = None if self.bias is None else self.bias.value
         weight, window = self.weight.value, self._window
         return convolve(x, weight, bias, window, self.layout, extras=extras)

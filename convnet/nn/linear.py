@@ -105,9 +105,10 @@ class Linear(Module):
 
     def infer(self, x: ArrayLike) -> Array:
         """Return the outputs, and keep nothing."""
-        return self._multiply(np.asarray(x), NO_EXTRAS)
+        return self._multiply(x, NO_EXTRAS)
 
-    def _multiply(self, x: Array, extras: Extras) -> Array:
+    def _multiply(self, x: ArrayLike, extras: Extras) -> Array:
+        x = np.asarray(x)
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(
                 f"the last axis of x must have in_features = {self.in_features}, "

@@ -8,15 +8,16 @@ A snapshot has its own, read-only weights, so it can be simplified once and for 
     max(y, 0, out=y)                       ReLU overwrites an array nobody else has
     dropout(x) == x
 
-and its convolutions keep their weights as the algorithms want them.
+and its layers keep their weights as the algorithms want them.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -32,8 +33,11 @@ from convnet.nn.linear import Linear
 from convnet.nn.module import Module, Parameter, unusual
 from convnet.nn.normalization import BatchNorm2d
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 # Layers whose output is an array that nobody else has.
-FRESH = Linear, BatchNorm2d, Residual
+FRESH = BatchNorm2d, Residual
 
 
 class Prepared:
@@ -83,19 +87,22 @@ class Prepared:
         return f"Prepared({self._network!r})"
 
 
-class PreparedConv2d(Conv2d):
-    """A convolution whose weights stay packed, with what follows on it."""
+class Packed(Module):
+    """Base class of layers whose weights stay packed, with what follows on them.
+
+    Such a layer is one with parameters as well, which multiplies inputs by them.
+    """
 
     _extras: Extras
 
     @classmethod
-    def of(cls, conv: Conv2d) -> PreparedConv2d:
-        """Return a layer that infers the same; it shares the parameters of `conv`."""
-        prepared = cls.__new__(cls)
-        prepared.__dict__.update(conv.__dict__)
-        clip = conv.clip if isinstance(conv, PreparedConv2d) else None
-        prepared._extras = Extras(packings={}, clip=clip)
-        return prepared
+    def of(cls, layer: Module) -> Self:
+        """Return a layer that infers the same; it shares the parameters of `layer`."""
+        packed = cls.__new__(cls)
+        vars(packed).update(vars(layer))
+        clip = layer.clip if isinstance(layer, Packed) else None
+        packed._extras = Extras(packings={}, clip=clip)
+        return packed
 
     @property
     def clip(self) -> tuple[float, float] | None:
@@ -106,16 +113,15 @@ class PreparedConv2d(Conv2d):
         """Compute ``max(output, 0)`` from now on."""
         self._extras = self._extras._replace(clip=(0.0, math.inf))
 
-    @property
-    def untied(self) -> bool:
-        """Whether there is one bias per position."""
-        return self.bias is not None and self.bias.value.ndim == 3
-
     def infer(self, x: ArrayLike, residual: Array | None = None) -> Array:
-        """Return the convolution of `x`, plus a residual, clipped."""
+        """Return what the layer does to `x`, plus a residual, clipped."""
         if residual is None:
-            return self._convolve(x, self._extras)
-        return self._convolve(x, self._extras._replace(residual=residual))
+            return self._multiply(x, self._extras)
+        return self._multiply(x, self._extras._replace(residual=residual))
+
+    @abstractmethod
+    def _multiply(self, x: ArrayLike, extras: Extras) -> Array:
+        """Return the product with the weights."""
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all attributes; a copy packs its weights anew."""
@@ -123,6 +129,23 @@ class PreparedConv2d(Conv2d):
 
     def _describe(self) -> str:
         return super()._describe() + unusual(clip=(self.clip, None))
+
+
+class PreparedConv2d(Packed, Conv2d):
+    """A convolution with its weights packed."""
+
+    _multiply = Conv2d._multiply
+
+    @property
+    def untied(self) -> bool:
+        """Whether there is one bias per position."""
+        return self.bias is not None and self.bias.value.ndim == 3
+
+
+class PreparedLinear(Packed, Linear):
+    """A fully connected layer with its weights packed."""
+
+    _multiply = Linear._multiply
 
 
 class FusedResidual(Residual):
@@ -172,6 +195,8 @@ def _fold(module: Module) -> Module:
         return _residual(**paths)
     if isinstance(module, Conv2d) and _infers_as(module, Conv2d):
         return PreparedConv2d.of(module)
+    if isinstance(module, Linear) and _infers_as(module, Linear):
+        return PreparedLinear.of(module)
     return module
 
 
@@ -203,23 +228,16 @@ def _flat(module: Module) -> Iterator[Module]:
 def _append(layers: list[Module], layer: Module) -> None:
     """Add a layer to a sequence, merged into the one before where that is possible."""
     last = layers[-1] if layers else None
-    conv = _last_conv(last)
+    packed = last.last if isinstance(last, FusedResidual) else last
     if isinstance(last, PreparedConv2d) and isinstance(layer, BatchNorm2d):
         merged = _merged(last, layer)
         layers[-1:] = [last, layer] if merged is None else [merged]
-    elif _infers_as(layer, ReLU) and conv is not None:
-        conv.rectify()
+    elif _infers_as(layer, ReLU) and isinstance(packed, Packed):
+        packed.rectify()
     elif _infers_as(layer, ReLU) and _infers_as(last, *FRESH):
         layers.append(OverwritingReLU())
     else:
         layers.append(layer)
-
-
-def _last_conv(module: Module | None) -> PreparedConv2d | None:
-    """Return the convolution whose result is the module's, if there is one."""
-    if isinstance(module, FusedResidual):
-        return module.last
-    return module if isinstance(module, PreparedConv2d) else None
 
 
 def _merged(conv: PreparedConv2d, norm: BatchNorm2d) -> PreparedConv2d | None:
