@@ -32,8 +32,9 @@ _SMALL_WORK, _THIN = 1e6, 3
 # vectors of a panel of tiles, and cycles of a tile beside its products: with few
 # channels these are most of them.
 _WINOGRAD_RATE, _TILE = {1: 0.59, 2: 0.65, 3: 0.79}, 70
-# Cycles to pack a weight.
-_PACKING = 0.4
+# Cycles to pack a weight; and what a sum plane by plane takes of its estimate, which
+# knows nothing of blocks.
+_PACKING, _PLANAR = 0.4, 1.06
 # Cycles per vector of tiles and channel of the two transforms, and per panel of filters
 # and channel of the weights' one; and of that where they stay in the cache.
 _TRANSFORMS = {2: (210, 115, 41, 53), 4: (690, 355, 140, 103)}
@@ -146,7 +147,7 @@ def _direct_cycles(product: Product, window: Window, prepared: bool) -> float:
     if not prepared:
         cycles += -(-R // mr) * mr * _PACKING
     if _fits_planes(product, window):
-        planar = N * H * W / lanes * _planar.planar_cycles(R, W, taps, lanes)
+        planar = _PLANAR * N * H * W / lanes * _planar.planar_cycles(R, W, taps, lanes)
         cycles = min(cycles, planar)
     return G * C * taps * cycles
 
@@ -167,7 +168,7 @@ def _winograd_cycles(product: Product, m: int, prepared: bool) -> float:
     # A single vector is multiplied tile by tile where tiles are few, or the weights are
     # in the cache.
     multiplied = float(vectors)
-    if vectors == 1 and (tiles <= 4 or not prepared) and R > 2 * lanes:
+    if vectors == 1 and (tiles <= 4 or not prepared) and 2 * lanes < R:
         multiplied = min((tiles + 1.5) / lanes, 1)
     multiply = points * C * panels * mr * multiplied / 2 / _WINOGRAD_RATE[panel]
     # One vector of tiles is multiplied by three panels of filters at once.
