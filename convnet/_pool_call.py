@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+import numpy as np
 
 from convnet import _check as check
 from convnet._check import Shape
@@ -52,6 +56,26 @@ class PoolCall:
     def steps(self) -> Steps:
         """The windows, as drivers take them."""
         return Steps(*self.window[:4])
+
+
+@check.remembered("x")
+def pool_call(shapes: tuple[Shape], dtype: np.dtype[Any], *options: Any) -> PoolCall:
+    """Return the call of a pooling; the options are those of `check_pool`."""
+    return check_pool(*shapes, *options)
+
+
+@check.remembered("grad_y")
+def pool_grad_call(
+    shapes: tuple[Shape],
+    dtype: np.dtype[Any],
+    x_shape: Sequence[int],
+    *options: Any,
+) -> PoolCall:
+    """Return the call of a pooling's gradient."""
+    (grad_y,) = shapes
+    call = check_pool(check.as_image_shape(x_shape, "x_shape"), *options)
+    check.has_shape(grad_y, "grad_y", call.y_shape)
+    return call
 
 
 def check_pool(

@@ -9,16 +9,15 @@ of the window counts: see `count_include_pad` and `divisor_override`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from convnet import _check as check
 from convnet import _pool
-from convnet._check import Array, Shape
+from convnet._check import Array
 from convnet._geometry import IntOrPair, Padding
-from convnet._pool_call import PoolCall, check_pool
+from convnet._pool_call import pool_call, pool_grad_call
 from convnet._threads import resolve
 
 
@@ -93,7 +92,7 @@ def avg_pool2d(
     given = (x,)
     windows = layout, kernel_size, stride, padding, 1, ceil_mode
     options = *windows, count_include_pad, divisor_override
-    (x,), call = _call(given, options)
+    (x,), call = pool_call(given, options)
     y = result = check.result(out, call.y_shape, x.dtype, given)
     if not call.is_nchw:
         x, y = (check.as_nchw(array, call.channels_last) for array in (x, y))
@@ -101,12 +100,6 @@ def avg_pool2d(
         how = call.steps, call.count_include_pad, call.divisor
         _pool.avg_forward(x, y, *how, resolve(num_threads))
     return result
-
-
-@check.remembered("x")
-def _call(shapes: tuple[Shape], dtype: np.dtype[Any], *options: Any) -> PoolCall:
-    """Return the call of a pooling."""
-    return check_pool(*shapes, *options)
 
 
 def avg_pool2d_grad(
@@ -163,7 +156,7 @@ def avg_pool2d_grad(
     given = (grad_y,)
     windows = layout, kernel_size, stride, padding, 1, ceil_mode
     options = x_shape, *windows, count_include_pad, divisor_override
-    (grad_y,), call = _grad_call(given, options)
+    (grad_y,), call = pool_grad_call(given, options)
     grad_x = result = check.result(out, call.x_shape, grad_y.dtype, given)
     if not call.is_nchw:
         grad_y, grad_x = (
@@ -173,20 +166,6 @@ def avg_pool2d_grad(
         how = call.steps, call.count_include_pad, call.divisor
         _pool.avg_backward(grad_y, grad_x, *how, resolve(num_threads))
     return result
-
-
-@check.remembered("grad_y")
-def _grad_call(
-    shapes: tuple[Shape],
-    dtype: np.dtype[Any],
-    x_shape: Sequence[int],
-    *options: Any,
-) -> PoolCall:
-    """Return the call of a pooling's gradient."""
-    (grad_y,) = shapes
-    call = check_pool(check.as_image_shape(x_shape, "x_shape"), *options)
-    check.has_shape(grad_y, "grad_y", call.y_shape)
-    return call
 
 
 def global_avg_pool2d(

@@ -8,16 +8,16 @@ Window (oh, ow) of a channel covers the pixels ``ih = oh*SH + kh*DH - PT`` and
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convnet import _check as check
 from convnet import _pool
-from convnet._check import Array, Shape
+from convnet._check import Array
 from convnet._geometry import IntOrPair, Padding
-from convnet._pool_call import PoolCall, check_pool
+from convnet._pool_call import pool_call, pool_grad_call
 from convnet._threads import resolve
 
 _INT64 = np.dtype(np.int64)
@@ -151,7 +151,7 @@ def max_pool2d(
     """
     given = (x,)
     options = layout, kernel_size, stride, padding, dilation, ceil_mode
-    (x,), call = _call(given, options)
+    (x,), call = pool_call(given, options)
     y = result = check.result(out, call.y_shape, x.dtype, given)
     index = indices = None
     if check.flag(return_indices, "return_indices"):
@@ -163,12 +163,6 @@ def max_pool2d(
     if not call.is_empty:
         _pool.max_forward(x, y, index, call.steps, resolve(num_threads))
     return result if indices is None else (result, indices)
-
-
-@check.remembered("x")
-def _call(shapes: tuple[Shape], dtype: np.dtype[Any], *options: Any) -> PoolCall:
-    """Return the call of a pooling."""
-    return check_pool(*shapes, *options)
 
 
 def max_pool2d_grad(
@@ -228,7 +222,7 @@ def max_pool2d_grad(
     """
     given = grad_y, indices
     options = x_shape, layout, kernel_size, stride, padding, dilation, ceil_mode
-    (grad_y,), call = _grad_call(given[:1], options)
+    (grad_y,), call = pool_grad_call(given[:1], options)
     index = check.as_indices(indices, call.y_shape)
     result = check.result(out, call.x_shape, grad_y.dtype, given)
     if call.is_empty:
@@ -250,17 +244,3 @@ def max_pool2d_grad(
     if own is not result:
         result[...] = own
     return result
-
-
-@check.remembered("grad_y")
-def _grad_call(
-    shapes: tuple[Shape],
-    dtype: np.dtype[Any],
-    x_shape: Sequence[int],
-    *options: Any,
-) -> PoolCall:
-    """Return the call of a pooling's gradient."""
-    (grad_y,) = shapes
-    call = check_pool(check.as_image_shape(x_shape, "x_shape"), *options)
-    check.has_shape(grad_y, "grad_y", call.y_shape)
-    return call
