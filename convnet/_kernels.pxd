@@ -179,6 +179,12 @@ cdef extern from "convnet.h" nogil:
         void (*sum_channels)(
             double *, const void *, const cn_plane_t *, Py_ssize_t
         ) noexcept nogil
+        void (*mean_planes)(
+            void *, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double
+        ) noexcept nogil
+        void (*spread_planes)(
+            void *, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double
+        ) noexcept nogil
         void (*add_plane)(
             void *, const cn_plane_t *, const void *, const cn_plane_t *, int
         ) noexcept nogil

@@ -44,13 +44,14 @@ def sums(
 ):
     """Write the sums of g and g * (b - center[1]), g = a - center[0], to `total`.
 
-    `center` and `total` are (2, C), of doubles. With a `norm`, of mean, scale and shift, a counts
-    as 0 where b, normalized, is not above 0.
+    `center` and `total` are (2, C), of doubles. With a `norm`, of mean, scale and
+    shift, a counts as 0 where b, normalized, is not above 0.
     """
     cdef Norm p
     cdef double *sums = <double *> total.data
     describe(&p, a, C, pixels, norm)
-    p.b, p.center, p.total, p.n_parts = b.data, <double *> center.data, sums, 1
+    p.b, p.center = b.data, <const double *> center.data
+    p.total, p.n_parts = sums, 1
     cdef double work = ELEMENT_WORK * p.N * C * pixels
     if pixels > 1:
         run_tasks(channel_task, &p, C, num_threads, work)

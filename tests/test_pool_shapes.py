@@ -43,6 +43,27 @@ SHAPES = {
 every_shape = pytest.mark.parametrize("name", SHAPES)
 
 
+@pytest.mark.parametrize("image", [(1, 1), (7, 7), (5, 13), (16, 3), (31, 37)])
+@pytest.mark.parametrize("divisor", [None, 5])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_averages_of_whole_planes(image, divisor, dtype, rng):
+    x = rng.standard_normal((3, 11, *image)).astype(dtype)
+    n = divisor or x[0, 0].size
+    grad_y = rng.standard_normal((3, 11, 1, 1)).astype(dtype)
+    spaced = np.full((3, 22, *image), np.nan, dtype)
+    spaced[:, ::-2] = x
+    close = {"rtol": 0, "atol": tolerance(dtype, x[0, 0].size, 4)}
+    for view in x, spaced[:, ::-2], x[:, :, ::-1][:, :, ::-1], x[:, :, :, ::-1]:
+        y = avg_pool2d(view, image, divisor_override=divisor)
+        assert_allclose(y, view.sum((2, 3), float, keepdims=True) / n, **close)
+    out = np.empty_like(spaced)[:, 1::2]
+    for into in None, out:
+        grad_x = avg_pool2d_grad(
+            grad_y, x.shape, image, divisor_override=divisor, out=into
+        )
+        assert_allclose(grad_x, np.broadcast_to(grad_y / n, x.shape), 1e-6)
+
+
 @every_shape
 @every_layout
 @every_dtype

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from convnet import _check as check
-from convnet import _pool
+from convnet import _pool, _pool_whole
 from convnet._check import Array
 from convnet._geometry import IntOrPair, Padding
 from convnet._pool_call import pool_call, pool_grad_call
@@ -96,9 +96,14 @@ def avg_pool2d(
     y = result = check.result(out, call.y_shape, x.dtype, given)
     if not call.is_nchw:
         x, y = (check.as_nchw(array, call.channels_last) for array in (x, y))
-    if not call.is_empty:
+    if call.is_empty:
+        return result
+    threads = resolve(num_threads)
+    if _pool_whole.is_whole(x, call.steps):
+        _pool_whole.average(x, y, call.divisor, threads)
+    else:
         how = call.steps, call.count_include_pad, call.divisor
-        _pool.avg_forward(x, y, *how, resolve(num_threads))
+        _pool.avg_forward(x, y, *how, threads)
     return result
 
 
@@ -162,9 +167,14 @@ def avg_pool2d_grad(
         grad_y, grad_x = (
             check.as_nchw(array, call.channels_last) for array in (grad_y, result)
         )
-    if not call.is_empty:
+    if call.is_empty:
+        return result
+    threads = resolve(num_threads)
+    if _pool_whole.is_whole(grad_x, call.steps):
+        _pool_whole.spread(grad_y, grad_x, call.divisor, threads)
+    else:
         how = call.steps, call.count_include_pad, call.divisor
-        _pool.avg_backward(grad_y, grad_x, *how, resolve(num_threads))
+        _pool.avg_backward(grad_y, grad_x, *how, threads)
     return result
 
 
