@@ -106,6 +106,7 @@ cdef extern from "convnet.h" nogil:
         const void *x_end
         const void *y_end
         const void *index_end
+        const void *reach
 
     ctypedef struct cn_plane_t:
         Py_ssize_t n_rows, n_cols, row_stride, col_stride
@@ -213,6 +214,7 @@ cdef extern from "convnet.h" nogil:
             void *, int64_t *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t,
             Py_ssize_t,
         ) noexcept nogil
+        Py_ssize_t (*list_reach)(void *, const cn_pool_t *) noexcept nogil
         int (*max_pool_grad)(
             void *, const void *, const int64_t *, const cn_pool_t *, Py_ssize_t,
             Py_ssize_t, Py_ssize_t,

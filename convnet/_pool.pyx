@@ -187,7 +187,8 @@ cdef bint run(
     Pooling *p, operation_t operation, bint backward, int num_threads
 ) except -1:
     """Run an operation on all rows of its result; tell whether it could be."""
-    cdef const cn_pool_t *w = &p.window
+    cdef cn_pool_t *w = &p.window
+    cdef Py_ssize_t reach_bytes = 0
     cdef double planes = <double> p.y.image.N * p.y.image.C
     cdef double windows = planes * w.OH * w.OW
     cdef double work = PIXEL_WORK * (planes * w.IH * w.IW + windows)
@@ -204,7 +205,13 @@ cdef bint run(
     p.task_rows = max(least, <Py_ssize_t> min(TASK_WORK * p.n_rows / work, 1e9))
     if p.task_rows > p.plane_rows:      # whole planes
         p.task_rows -= p.task_rows % p.plane_rows
-    p.workspaces = <char *> take_scratch(num_threads * p.workspace_bytes)
+    w.reach = NULL
+    if operation == max_grad_rows:
+        reach_bytes = p.kernels.list_reach(NULL, w) * p.kernels.itemsize
+    p.workspaces = <char *> take_scratch(num_threads * p.workspace_bytes + reach_bytes)
+    if reach_bytes > 0:
+        w.reach = p.workspaces + num_threads * p.workspace_bytes
+        p.kernels.list_reach(<void *> w.reach, w)
     try:
         run_tasks(
             rows_task, p, (p.n_rows + p.task_rows - 1) // p.task_rows, num_threads, work

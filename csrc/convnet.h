@@ -93,7 +93,8 @@ typedef struct {
 } cn_tile_t;
 
 /* Rows of pixels that come from `ways` phases, `row_ways` of them in turn from others:
- * pixels of phase (a, b) are part[a * ways + b] of x, or zero where that is negative. */
+ * pixels of phase (a, b) are part[a * ways + b] of x, or zero where that is negative.
+ */
 typedef struct {
     ptrdiff_t n_rows, row_stride, x_row_stride;
     ptrdiff_t n, col_stride; /* pixels of a row */
@@ -159,6 +160,7 @@ typedef struct {
     ptrdiff_t divisor; /* averages: 0 = count the window's elements */
     int count_include_pad;
     const void *x_end, *y_end, *index_end; /* memory that may be read ends there */
+    const void *reach; /* of narrow planes, what list_reach found; or NULL */
 } cn_pool_t;
 
 /* A plane of any strides, for element-wise work and sums. */
