@@ -118,6 +118,21 @@ def test_max_pool_grad_refuses_an_index_outside_its_window(index):
     assert_array_equal(out, 7)
 
 
+@every_dtype
+@pytest.mark.parametrize("stray", [-4, -1, -7, 60, 62, 2**33 + 1, -(2**40)])
+def test_max_pool_grad_refuses_an_index_in_the_padding(dtype, stray, isa, rng):
+    # Rows and columns of the first windows, and of the last, lie beyond the image.
+    x = rng.standard_normal((2, 3, 12, 5)).astype(dtype)
+    windows = (2, 4), (4, 1), ((1, 1), (1, 2))
+    y, indices = max_pool2d(x, *windows, return_indices=True)
+    max_pool2d_grad(y, indices, x.shape, *windows)
+    for place in (1, 2, 0, 0), (0, 0, -1, -1):
+        wrong = indices.copy()
+        wrong[place] = stray
+        with pytest.raises(ValueError, match="indices must lie in their windows"):
+            max_pool2d_grad(y, wrong, x.shape, *windows)
+
+
 def test_max_pool_grad_refuses_an_index_between_dilated_taps():
     gy, indices = np.ones((1, 1, 1, 1)), np.array([[[[1]]]])
     with pytest.raises(ValueError, match="indices must lie in their windows"):
