@@ -18,11 +18,11 @@ cdef struct BiasGradient:
     const cn_kernels_t *kernels
     Image grad_y, grad_b            # a tied bias has one pixel
     Py_ssize_t n_parts
-    double *sums                    # channels last: (n_parts, C)
+    double *sums                    # (n_parts, C)
 
 
-# Channels last, all channels of some rows are summed together, in so many parts, unless
-# a part would have fewer elements than this.
+# A batch is summed in the order of memory, in so many parts, unless a part would have
+# fewer elements than this.
 cdef Py_ssize_t MAX_BIAS_PARTS = 64
 cdef Py_ssize_t PART_ELEMENTS = 1 << 16
 
@@ -44,16 +44,17 @@ def grad_bias(cnp.ndarray grad_y, grad_b, int num_threads):
             swap_channels(&p.grad_y)
             swap_channels(&p.grad_b)
         run_tasks(untied_bias_task, &p, p.grad_y.C, num_threads, work)
-    elif p.grad_y.sc == 1:
-        p.n_parts = min(MAX_BIAS_PARTS, 1 + n_elements // PART_ELEMENTS)
-        p.sums = <double *> take_scratch(p.n_parts * p.grad_y.C * sizeof(double))
-        try:
-            run_tasks(bias_part_task, &p, p.n_parts, num_threads, work)
-            add_bias_parts(&p)
-        finally:
-            give_back(p.sums)
-    else:
-        run_tasks(bias_task, &p, p.grad_y.C, num_threads, work)
+        return
+    p.n_parts = min(MAX_BIAS_PARTS, 1 + n_elements // PART_ELEMENTS)
+    p.sums = <double *> take_scratch(p.n_parts * p.grad_y.C * sizeof(double))
+    try:
+        if p.grad_y.sc == 1:
+            run_tasks(rows_task, &p, p.n_parts, num_threads, work)
+        else:
+            run_tasks(planes_task, &p, p.n_parts, num_threads, work)
+        add_bias_parts(&p)
+    finally:
+        give_back(p.sums)
 
 
 cdef void swap_channels(Image *image) noexcept nogil:
@@ -82,20 +83,6 @@ cdef inline cn_plane_t pixels_of(const Image *image) noexcept nogil:
     return plane
 
 
-cdef void bias_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Sum one channel over the batch and over its pixels."""
-    cdef BiasGradient *p = <BiasGradient *> ctx
-    cdef const Image *y = &p.grad_y
-    cdef cn_plane_t pixels = pixels_of(y)
-    cdef Py_ssize_t n
-    cdef double total = 0
-    for n in range(y.N):
-        total += p.kernels.sum_plane(
-            y.data + (n * y.sn + i * y.sc) * p.kernels.itemsize, &pixels
-        )
-    store_bias(p, i, total)
-
-
 cdef void untied_bias_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """Sum one channel over the batch alone."""
     cdef BiasGradient *p = <BiasGradient *> ctx
@@ -112,7 +99,22 @@ cdef void untied_bias_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         )
 
 
-cdef void bias_part_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+cdef void planes_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    """Sum one part of the planes (n, c), each into its channel."""
+    cdef BiasGradient *p = <BiasGradient *> ctx
+    cdef const Image *y = &p.grad_y
+    cdef cn_plane_t pixels = pixels_of(y)
+    cdef Py_ssize_t n_planes = y.N * y.C, plane
+    cdef double *sums = p.sums + i * y.C
+    memset(sums, 0, y.C * sizeof(double))
+    for plane in range(i * n_planes // p.n_parts, (i + 1) * n_planes // p.n_parts):
+        sums[plane % y.C] += p.kernels.sum_plane(
+            y.data + (plane // y.C * y.sn + plane % y.C * y.sc) * p.kernels.itemsize,
+            &pixels,
+        )
+
+
+cdef void rows_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """Sum all channels, which lie side by side, over one part of the rows (n, h)."""
     cdef BiasGradient *p = <BiasGradient *> ctx
     cdef const Image *y = &p.grad_y

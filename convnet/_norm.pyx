@@ -2,8 +2,7 @@
 """Batch normalization: sums over all pixels of a channel, and what is made of them.
 
 Arrays are contiguous, (images, channels, pixels); where channels come last, of one
-pixel each. Channels of many pixels are a task each; those that lie side by side are
-summed together, in parts whose number depends on the shape alone.
+pixel each. Tasks are runs of memory, whose number depends on the shape alone.
 """
 
 cimport numpy as cnp
@@ -48,19 +47,13 @@ def sums(
     shift, a counts as 0 where b, normalized, is not above 0.
     """
     cdef Norm p
-    cdef double *sums = <double *> total.data
     describe(&p, a, C, pixels, norm)
     p.b, p.center = b.data, <const double *> center.data
-    p.total, p.n_parts = sums, 1
-    cdef double work = ELEMENT_WORK * p.N * C * pixels
-    if pixels > 1:
-        run_tasks(channel_task, &p, C, num_threads, work)
-        return
-    p.n_parts = max(1, min(MOST_PARTS, p.N * C // PIECE))
+    p.n_parts = min(p.n_parts, MOST_PARTS)
     p.total = <double *> take_scratch(p.n_parts * 2 * C * sizeof(double))
     try:
-        run_tasks(part_task, &p, p.n_parts, num_threads, work)
-        add_parts(&p, sums)
+        run_tasks(part_task, &p, p.n_parts, num_threads, work_of(&p))
+        add_parts(&p, <double *> total.data)
     finally:
         give_back(p.total)
 
@@ -96,39 +89,58 @@ cdef void describe(
     p.kernels = active_kernels(cnp.PyArray_ITEMSIZE(a))
     p.a, p.C, p.pixels = a.data, C, pixels
     p.N = cnp.PyArray_SIZE(a) // max(1, C * pixels)
+    p.n_parts = max(1, p.N * C * pixels // PIECE)
     p.norm, p.norm_size = NULL, 0
     if norm is not None:
         p.norm, p.norm_size = norm.data, norm.size // max(1, C) * norm.itemsize
 
 
-cdef void channel_task(void *ctx, Py_ssize_t c, int worker) noexcept nogil:
-    cdef const Norm *p = <const Norm *> ctx
-    cdef double[2] center
-    cdef double[2] total
-    cdef Py_ssize_t n, place
-    cdef const char *norm = p.norm
-    if norm != NULL:
-        norm += c * p.norm_size
-    center[0], center[1] = p.center[c], p.center[p.C + c]
-    total[0] = total[1] = 0
-    for n in range(p.N):
-        place = (n * p.C + c) * p.pixels * p.kernels.itemsize
-        p.kernels.norm_sums(
-            total, p.a + place, p.b + place, center, p.pixels, 1, norm
-        )
-    p.total[c], p.total[p.C + c] = total[0], total[1]
+cdef inline double work_of(const Norm *p) noexcept nogil:
+    return ELEMENT_WORK * p.N * p.C * p.pixels
 
 
 cdef void part_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Sum all channels, which lie side by side, over a part of the pixels."""
+    """Sum a part of the pixels, each channel for itself."""
     cdef const Norm *p = <const Norm *> ctx
-    cdef Py_ssize_t first = i * p.N // p.n_parts, end = (i + 1) * p.N // p.n_parts
-    cdef Py_ssize_t place = first * p.C * p.kernels.itemsize
+    cdef Py_ssize_t n = p.N if p.pixels == 1 else p.N * p.C
+    cdef Py_ssize_t plane = i * n // p.n_parts, end = (i + 1) * n // p.n_parts
     cdef double *total = p.total + i * 2 * p.C
     memset(total, 0, 2 * p.C * sizeof(double))
+    if p.pixels == 1:
+        p.kernels.norm_sums(
+            total, at(p, p.a, plane * p.C), at(p, p.b, plane * p.C), p.center,
+            end - plane, p.C, p.norm,
+        )
+        return
+    while plane < end:
+        sum_plane(p, total, plane)
+        plane += 1
+
+
+cdef inline void sum_plane(
+    const Norm *p, double *total, Py_ssize_t plane
+) noexcept nogil:
+    """Add a plane's sums to the totals of its channel."""
+    cdef Py_ssize_t c = plane % p.C, place = plane * p.pixels
+    cdef double[2] center
+    cdef double[2] own
+    center[0], center[1] = p.center[c], p.center[p.C + c]
+    own[0] = own[1] = 0
     p.kernels.norm_sums(
-        total, p.a + place, p.b + place, p.center, end - first, p.C, p.norm
+        own, at(p, p.a, place), at(p, p.b, place), center, p.pixels, 1, norm_of(p, c)
     )
+    total[c] += own[0]
+    total[p.C + c] += own[1]
+
+
+cdef inline const char *at(
+    const Norm *p, const char *array, Py_ssize_t place
+) noexcept nogil:
+    return array + place * p.kernels.itemsize
+
+
+cdef inline const char *norm_of(const Norm *p, Py_ssize_t c) noexcept nogil:
+    return NULL if p.norm == NULL else p.norm + c * p.norm_size
 
 
 cdef void add_parts(const Norm *p, double *sums) noexcept nogil:
@@ -141,9 +153,7 @@ cdef void add_parts(const Norm *p, double *sums) noexcept nogil:
 
 cdef int run_pieces(Norm *p, int num_threads) except -1:
     """Write y, some planes or pixels at a time."""
-    cdef double work = ELEMENT_WORK * p.N * p.C * p.pixels
-    p.n_parts = max(1, p.N * p.C * p.pixels // PIECE)
-    return run_tasks(piece_task, p, p.n_parts, num_threads, work)
+    return run_tasks(piece_task, p, p.n_parts, num_threads, work_of(p))
 
 
 cdef void piece_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
@@ -154,7 +164,7 @@ cdef void piece_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         write_y(p, plane * p.C, end - plane, p.C, p.norm)
         return
     while plane < end:
-        write_y(p, plane * p.pixels, p.pixels, 1, p.norm + plane % p.C * p.norm_size)
+        write_y(p, plane * p.pixels, p.pixels, 1, norm_of(p, plane % p.C))
         plane += 1
 
 
