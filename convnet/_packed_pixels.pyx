@@ -106,6 +106,8 @@ cdef inline void pack_pixels(
     depth.n_channels, depth.channel_stride = some.chunk.n_channels, g.channel_stride
     depth.n_taps, depth.tap = some.chunk.n_taps, g.taps.place + some.chunk.t
     depth.ahead = g.kernels.nr if g.direct else 0
+    if g.direct:
+        some.columns[some.n].readable = is_readable(g, panel, some.chunk, source)
     if p.phases == NULL:
         g.kernels.pack_pixels(packed, source, &depth, panel)
         return
@@ -116,6 +118,27 @@ cdef inline void pack_pixels(
         packed += (
             depth.n_channels * padded(g.kernels, panel.n_pixels) * g.kernels.itemsize
         )
+
+
+cdef inline bint is_readable(
+    const Gather *g, const cn_panel_t *panel, Chunk chunk, const char *source
+) noexcept nogil:
+    """Whether vectors may be read from all pixels of a panel of the image itself.
+
+    Segments must follow each other in memory, and what is behind the last one be there.
+    """
+    cdef Py_ssize_t s, end
+    cdef const cn_segment_t *last = panel.segment
+    if g.x.sh < 0:
+        return False
+    for s in range(1, panel.n_segments):
+        if panel.segment[s].in_ < last.in_ + last.len:
+            return False
+        last = panel.segment + s
+    end = last.in_ + last.len + padded(g.kernels, panel.n_pixels) - panel.n_pixels
+    end += (g.dh_min + g.span_h - 1) * g.x.sh + g.dw_min + g.span_w - 1
+    end += max(0, (chunk.n_channels - 1) * g.channel_stride)
+    return source + end * g.kernels.itemsize <= <const char *> g.x_row.end
 
 
 cdef const char *find_next(

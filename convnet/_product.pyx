@@ -19,8 +19,8 @@ from convnet._phases cimport multiply_phases, phases_bytes
 from convnet._product cimport take_line
 
 # Products of so few rows, and with so many channels, read pixels in place.
-cdef Py_ssize_t UNPACKED_ROWS = 8
-cdef Py_ssize_t UNPACKED_CHANNELS = 4
+cdef Py_ssize_t UNPACKED_ROWS = 16
+cdef Py_ssize_t UNPACKED_CHANNELS = 3
 
 
 cdef int run_product(
@@ -79,9 +79,11 @@ cdef bint is_better_unpacked(const Product *p) noexcept nogil:
     What is read in place ends with a row of the image, where a vector may be empty, and
     comes tap by tap: a run of a few channels costs as much as many.
     """
-    cdef Py_ssize_t W = p.pixels.y.W
+    cdef Py_ssize_t W = p.pixels.y.W, most = UNPACKED_ROWS
+    if W <= p.pixels.kernels.lanes:
+        most //= 2                  # tiles of one vector keep few sums
     return (
-        p.R <= UNPACKED_ROWS
+        p.R <= most
         and p.pixels.x.C >= UNPACKED_CHANNELS
         and 2 < p.pixels.taps.n <= KC
         and 5 * padded(p.pixels.kernels, W) <= 6 * W

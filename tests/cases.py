@@ -49,6 +49,8 @@ CONV = {
     "many channels, one tap": ((2, 421, 17, 5), (1, 421, 1, 1), {"stride": (2, 3)}),
     "many weights": ((1, 331, 7, 5), (227, 331, 3, 3), {"padding": 1}),
     "many columns": ((3, 37, 13, 3), (11, 37, 3, 5), {"padding": (1, 2)}),
+    "narrow rows": ((3, 5, 11, 14), (17, 5, 4, 5), {}),
+    "some filters": ((2, 7, 9, 93), (13, 7, 3, 3), {"padding": 1}),
     "every other pixel": ((1, 11, 13, 89), (19, 11, 3, 3), {"stride": 2, "padding": 1}),
 }
 
