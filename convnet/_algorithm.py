@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convnet import _kernels, _planar, _planar_weight
+from convnet import _kernels, _pixel_runs, _planar, _planar_weight
 from convnet._geometry import Window
 from convnet._operands import Steps
 
@@ -143,7 +143,9 @@ def _direct_cycles(product: Product, window: Window, prepared: bool) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
     taps = math.prod(window.kernel)
-    cycles = -(-N * H * W // lanes) * _planar.packed_cycles(R, taps, mr)
+    packed = _planar.packed_cycles(R, taps, mr)
+    cycles = min(packed, _pixel_runs.run_cycles(R, C, W, taps, lanes, mr))
+    cycles *= -(-N * H * W // lanes)
     if not prepared:
         cycles += -(-R // mr) * mr * _PACKING
     if _fits_planes(product, window):

@@ -133,6 +133,7 @@ cdef extern from "convnet.h" nogil:
             Py_ssize_t,
         ) noexcept nogil
         void (*gemm_tile)(const cn_tile_t *) noexcept nogil
+        void (*runs_tile)(const cn_tile_t *, Py_ssize_t) noexcept nogil
         double (*fma_chain)(Py_ssize_t) noexcept nogil
         void (*fetch_rows)(const void *, const cn_weave_t *) noexcept nogil
         void (*weave_rows)(void *, const void *, const cn_weave_t *) noexcept nogil

@@ -140,7 +140,9 @@ cdef inline const char *at(
 
 
 cdef inline const char *norm_of(const Norm *p, Py_ssize_t c) noexcept nogil:
-    return NULL if p.norm == NULL else p.norm + c * p.norm_size
+    if p.norm == NULL:
+        return NULL
+    return p.norm + c * p.norm_size
 
 
 cdef void add_parts(const Norm *p, double *sums) noexcept nogil:

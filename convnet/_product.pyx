@@ -15,6 +15,8 @@ from convnet._packed_pixels cimport (
 from convnet._packed_weights cimport (
     choose_slices, pack_weights, packed_bytes, packed_rows, panel_bytes,
 )
+from convnet._pixel_runs cimport best_run, cut_runs, run_cycles
+from convnet._planar cimport packed_cycles
 from convnet._phases cimport multiply_phases, phases_bytes
 from convnet._product cimport take_line
 
@@ -29,13 +31,16 @@ cdef int run_product(
     cdef Gather *g = &p.pixels
     cdef Py_ssize_t panels = (p.R + g.kernels.mr - 1) // g.kernels.mr, packed = 0
     cdef double work
-    cdef Packing kept = find_packing(packings, "direct", g.kernels.itemsize)
+    cdef Packing kept
+    cdef str name
     cdef char *scratch
     if p.phases == NULL:
         p.n_taps, p.tap = g.taps.n, g.taps.w
-    p.unpacked = is_better_unpacked(p)
-    if p.unpacked:
-        packings = None             # too few weights to keep
+    p.run, p.unpacked = 0, is_better_unpacked(p)
+    if not p.unpacked and is_better_by_runs(p):
+        p.run, p.unpacked = best_run(g.y.W), True
+    name = "unpacked" if p.unpacked else "direct"
+    kept = find_packing(packings, name, g.kernels.itemsize)
     g.taps.together = p.unpacked or p.phases != NULL
     plan_gather(g, not p.unpacked, 0, block_panels(g) * g.kernels.nr)
     require_slab(g)
@@ -65,7 +70,7 @@ cdef int run_product(
             kept = Packing(packed_bytes(p))
             p.packed = kept.data
             pack_weights(p, num_threads)
-            keep_packing(packings, "direct", g.kernels.itemsize, kept)
+            keep_packing(packings, name, g.kernels.itemsize, kept)
         p.packed = kept.data
         run_tasks(product_task, p, p.n_tasks, num_threads, work)
     finally:
@@ -80,14 +85,22 @@ cdef bint is_better_unpacked(const Product *p) noexcept nogil:
     comes tap by tap: a run of a few channels costs as much as many.
     """
     cdef Py_ssize_t W = p.pixels.y.W, most = UNPACKED_ROWS
-    if W <= p.pixels.kernels.lanes:
-        most //= 2                  # tiles of one vector keep few sums
+    if W <= 2 * p.pixels.kernels.lanes:
+        most //= 2                  # tiles of fewer vectors keep few sums
     return (
         p.R <= most
         and p.pixels.x.C >= UNPACKED_CHANNELS
         and 2 < p.pixels.taps.n <= KC
         and 5 * padded(p.pixels.kernels, W) <= 6 * W
     )
+
+
+cdef bint is_better_by_runs(const Product *p) noexcept:
+    """Whether tiles of one vector of rows, by pixels where they lie, take less time."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t taps = g.taps.n, mr = g.kernels.mr
+    cdef double cycles = run_cycles(p.R, g.x.C, g.y.W, taps, g.kernels.lanes, mr)
+    return p.phases == NULL and cycles < packed_cycles(p.R, taps, mr)
 
 
 cdef int run_slices(
@@ -176,6 +189,9 @@ cdef void multiply_chunk(
 ) noexcept nogil:
     """Add one chunk's products to a block of y: its pixels by some panels of rows."""
     cdef Py_ssize_t n_pixels = block.n_rows * block.n_cols, first = 0, next = 0
+    if p.run > 0:
+        multiply_runs(p, block, source, some)
+        return
     while next < n_pixels:
         first = next
         next = pack_panels(p, block, source, some, first)
@@ -189,6 +205,45 @@ cdef void multiply_panels(const Product *p, Operands *some) noexcept nogil:
     """Multiply packed panels of pixels by some panels of rows."""
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t panel = some.first_panel, i, j, at_once, n_wide = some.n
+    cdef cn_tile_t tile = describe_tile(p, some)
+    # One vector of pixels is for three panels of rows at a time.
+    if some.columns[some.n - 1].n_pixels <= g.kernels.lanes:
+        n_wide -= 1
+    while panel < some.end_panel:
+        at_once = min(3, some.end_panel - panel)
+        for j in range(at_once):
+            for i in range(n_wide):
+                multiply_tile(p, some, &tile, i, panel + j, 1)
+        if n_wide < some.n:
+            multiply_tile(p, some, &tile, n_wide, panel, at_once)
+        panel += at_once
+
+
+cdef void multiply_runs(
+    const Product *p, const Block *block, const char *source, Operands *some
+) noexcept nogil:
+    """Multiply a block's runs of pixels by some panels of rows, a vector at a time."""
+    cdef const cn_kernels_t *kernels = p.pixels.kernels
+    cdef Py_ssize_t n_pixels = block.n_rows * block.n_cols, next = 0, panel, n
+    cdef cn_tile_t tile = describe_tile(p, some)
+    tile.panel, tile.b, tile.b_stride = (
+        &some.columns[0], source, p.pixels.channel_stride
+    )
+    while next < n_pixels:
+        next = cut_runs(&p.pixels, block, next, p.run, &some.columns[0])
+        panel = some.first_panel
+        while panel < some.end_panel:
+            n = min(kernels.lanes // kernels.mr, some.end_panel - panel)
+            # Of a last panel alone, there may be no other one to read.
+            tile.a_panel_stride = (n - 1) * (panel_bytes(p) // kernels.itemsize)
+            place_rows(p, some, &tile, panel, n)
+            kernels.runs_tile(&tile, p.run)
+            panel += n
+
+
+cdef inline cn_tile_t describe_tile(const Product *p, Operands *some) noexcept nogil:
+    """What all tiles of a chunk share."""
+    cdef const Gather *g = &p.pixels
     cdef cn_tile_t tile = plain_tile()
     list_steps(p, some)
     tile.steps, tile.n_steps = some.steps, some.n_steps
@@ -201,17 +256,7 @@ cdef void multiply_panels(const Product *p, Operands *some) noexcept nogil:
     tile.addend = p.finish.addend if some.chunk.k == 0 else 0
     tile.clip = p.finish.clip and some.chunk.k + some.chunk.depth == g.x.C * g.taps.n
     tile.low, tile.high = p.finish.low, p.finish.high
-    # One vector of pixels is for three panels of rows at a time.
-    if some.columns[some.n - 1].n_pixels <= g.kernels.lanes:
-        n_wide -= 1
-    while panel < some.end_panel:
-        at_once = min(3, some.end_panel - panel)
-        for j in range(at_once):
-            for i in range(n_wide):
-                multiply_tile(p, some, &tile, i, panel + j, 1)
-        if n_wide < some.n:
-            multiply_tile(p, some, &tile, n_wide, panel, at_once)
-        panel += at_once
+    return tile
 
 
 cdef inline void list_steps(const Product *p, Operands *some) noexcept nogil:
@@ -232,8 +277,6 @@ cdef inline void multiply_tile(
 ) noexcept nogil:
     """Multiply panel i of the pixels by n panels of rows."""
     cdef const cn_kernels_t *kernels = p.pixels.kernels
-    cdef Py_ssize_t row = (p.first_panel + panel) * kernels.mr
-    cdef Py_ssize_t place = some.group * p.R + row
     tile.panel, tile.b = &some.columns[i], some.pixels[i]
     tile.b_stride = padded(kernels, tile.panel.n_pixels)
     tile.copy = tile.next = NULL
@@ -244,10 +287,21 @@ cdef inline void multiply_tile(
         tile.b, tile.b_stride = some.unread[i], p.pixels.channel_stride
     elif n_panels == 1:
         tile.next = take_line(p, some)
-    tile.n_rows = min(n_panels * kernels.mr, p.R - row)
-    tile.a = some.rows + panel * tile.a_panel_stride * kernels.itemsize
-    tile.y = p.pixels.y.data + place * p.pixels.y.sc * kernels.itemsize
+    place_rows(p, some, tile, panel, n_panels)
+    kernels.gemm_tile(tile)
+
+
+cdef inline void place_rows(
+    const Product *p, const Operands *some, cn_tile_t *tile, Py_ssize_t panel,
+    Py_ssize_t n_panels,
+) noexcept nogil:
+    """Where n panels of rows lie, and where their results go."""
+    cdef Py_ssize_t mr = p.pixels.kernels.mr, itemsize = p.pixels.kernels.itemsize
+    cdef Py_ssize_t row = (p.first_panel + panel) * mr
+    cdef Py_ssize_t place = some.group * p.R + row
+    tile.n_rows = min(n_panels * mr, p.R - row)
+    tile.a = some.rows + panel * panel_bytes(p)
+    tile.y = p.pixels.y.data + place * p.pixels.y.sc * itemsize
     tile.bias = NULL
     if p.finish.bias != NULL and some.chunk.k == 0:
-        tile.bias = p.finish.bias + place * kernels.itemsize
-    kernels.gemm_tile(tile)
+        tile.bias = p.finish.bias + place * itemsize
