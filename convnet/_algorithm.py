@@ -32,9 +32,9 @@ _SMALL_WORK, _THIN = 1e6, 3
 # vectors of a panel of tiles, and cycles of a tile beside its products: with few
 # channels these are most of them.
 _WINOGRAD_RATE, _TILE = {1: 0.59, 2: 0.65, 3: 0.79}, 70
-# Cycles to pack a weight; and what a sum plane by plane takes of its estimate, which
-# knows nothing of blocks.
-_PACKING, _PLANAR = 0.4, 1.06
+# Cycles to pack a weight; and what sums plane by plane and products by runs of pixels
+# take of their estimates, which know nothing of blocks.
+_PACKING, _PLANAR, _RUNS = 0.4, 1.06, 1.2
 # Cycles per vector of tiles and channel of the two transforms, and per panel of filters
 # and channel of the weights' one; and of that where they stay in the cache.
 _TRANSFORMS = {2: (210, 115, 41, 53), 4: (690, 355, 140, 103)}
@@ -144,8 +144,8 @@ def _direct_cycles(product: Product, window: Window, prepared: bool) -> float:
     mr, _, lanes = _kernels.tile_shape(4)
     taps = math.prod(window.kernel)
     packed = _planar.packed_cycles(R, taps, mr)
-    cycles = min(packed, _pixel_runs.run_cycles(R, C, W, taps, lanes, mr))
-    cycles *= -(-N * H * W // lanes)
+    by_runs = _RUNS * _pixel_runs.run_cycles(R, C, W, taps, lanes, mr)
+    cycles = -(-N * H * W // lanes) * min(packed, by_runs)
     if not prepared:
         cycles += -(-R // mr) * mr * _PACKING
     if _fits_planes(product, window):

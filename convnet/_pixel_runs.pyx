@@ -7,6 +7,8 @@ from convnet._kernels cimport cn_panel_t, cn_segment_t
 cdef enum:
     SHORT_RUN = 4
     LONG_RUN = 8
+    RUN_SUMS = 28                   # pixels of a tile, for which all registers are
+    MANY_ROWS = 8                   # needed that ISAs with panels of so many rows have
 
 # Cycles of a vector of rows: for each pixel, to begin a tap, and to store the sums of a
 # vector of pixels.
@@ -33,7 +35,7 @@ cpdef double run_cycles(
 ):
     cdef Py_ssize_t vectors = (R + lanes - 1) // lanes
     cdef double pixels
-    if R <= mr or mr > lanes or C * W == 0 or not 2 < taps <= KC:
+    if R <= mr or mr < MANY_ROWS or C * W == 0 or not 2 < taps <= KC:
         return float("inf")
     pixels = lanes * run_pixels(W, best_run(W)) / <double> W
     return vectors * (pixels * SUMMING + BEGINNING / C + STORING / (C * taps))
@@ -44,7 +46,7 @@ cdef Py_ssize_t cut_runs(
     cn_panel_t *panel,
 ) noexcept nogil:
     cdef Py_ssize_t r = first // block.n_cols, col = first % block.n_cols
-    cdef Py_ssize_t most = 7 * g.kernels.mr // 2 // length
+    cdef Py_ssize_t most = RUN_SUMS // length
     cdef cn_segment_t *run
     panel.segment, panel.n_segments, panel.n_pixels = block.segment, 0, 0
     while panel.n_segments < most and r < block.n_rows:

@@ -49,8 +49,18 @@ CONV = {
     "many channels, one tap": ((2, 421, 17, 5), (1, 421, 1, 1), {"stride": (2, 3)}),
     "many weights": ((1, 331, 7, 5), (227, 331, 3, 3), {"padding": 1}),
     "many columns": ((3, 37, 13, 3), (11, 37, 3, 5), {"padding": (1, 2)}),
-    "narrow rows": ((3, 5, 11, 14), (17, 5, 4, 5), {}),
+    "narrow rows": ((3, 5, 11, 14), (41, 5, 4, 5), {}),
     "some filters": ((2, 7, 9, 93), (13, 7, 3, 3), {"padding": 1}),
+    # By runs of pixels: of all lengths, rows that end one, chunks, two vectors of rows.
+    "runs of five": ((3, 5, 11, 14), (13, 5, 4, 5), {}),
+    "runs of six, groups": (
+        (2, 22, 9, 12),
+        (32, 11, 3, 3),
+        {"groups": 2, "padding": 1},
+    ),
+    "runs of seven": ((2, 131, 5, 14), (15, 131, 3, 2), {"padding": (1, 0)}),
+    "runs of eight, strided": ((2, 17, 13, 35), (27, 17, 3, 5), {"stride": 2}),
+    "runs of four": ((2, 17, 13, 6), (16, 17, 3, 3), {}),
     "every other pixel": ((1, 11, 13, 89), (19, 11, 3, 3), {"stride": 2, "padding": 1}),
 }
 

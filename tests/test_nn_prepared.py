@@ -155,21 +155,22 @@ def test_batch_norm_and_relu_vanish_into_the_convolution():
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("kernel", [(3, 3), (1, 2)])
-def test_residual_and_relu_are_fused(isa, layout, dtype, kernel):
-    # Wide enough for Winograd's algorithm, and for a reduction in several chunks.
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 2), (2, 3)])
+@pytest.mark.parametrize("C", [37, 13])
+def test_residual_and_relu_are_fused(isa, layout, dtype, kernel, C):
+    # Wide enough for Winograd's algorithm, for runs of pixels, and for several chunks.
     rng = np.random.default_rng(0)
     how = {"padding": "same", "layout": layout, "dtype": dtype, "rng": rng}
-    body = nn.Sequential(nn.Conv2d(37, 61, 1, **how), nn.Conv2d(61, 37, kernel, **how))
-    shape = (2, 37, 19, 29) if layout == "NCHW" else (2, 19, 29, 37)
+    body = nn.Sequential(nn.Conv2d(C, 111, 1, **how), nn.Conv2d(111, C, kernel, **how))
+    shape = (2, C, 19, 29) if layout == "NCHW" else (2, 19, 29, C)
     x = rng.standard_normal(shape).astype(dtype)
-    for shortcut in None, nn.Conv2d(37, 37, 1, **how):
+    for shortcut in None, nn.Conv2d(C, C, 1, **how):
         net = nn.Sequential(nn.Residual(body, shortcut), nn.ReLU())
         prepared = net.prepare()
         assert len(prepared._network) == 1
         want = net.eval()(x)
         assert (want == 0).any()
-        atol = tolerance(dtype, 61 * 9, 20)
+        atol = tolerance(dtype, 111 * 9, 20)
         for _ in range(2):
             np.testing.assert_allclose(prepared(x), want, rtol=0, atol=atol)
 
@@ -189,6 +190,15 @@ def test_weights_are_packed_once():
     (packing,) = packings.values()
     prepared(np.ones((3, 16, 29, 40), np.float32))
     assert list(packings.values()) == [packing]
+
+
+def test_widths_may_want_other_packings(isa):
+    layer = nn.Conv2d(5, 13, (2, 3), rng=0)
+    prepared = layer.prepare()
+    for width in (9, 101, 12, 9):
+        x = np.random.default_rng(width).standard_normal((2, 5, 7, width), np.float32)
+        np.testing.assert_array_equal(prepared(x), layer.infer(x))
+    assert len(prepared._network._extras.packings) <= 2
 
 
 @pytest.mark.parametrize("rows", [1, 3, 17])
