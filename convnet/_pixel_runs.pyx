@@ -9,6 +9,7 @@ cdef enum:
     LONG_RUN = 8
     RUN_SUMS = 28                   # pixels of a tile, for which all registers are
     MANY_ROWS = 8                   # needed that ISAs with panels of so many rows have
+    MOST_VECTORS = 2                # of rows: packed pixels are used by more
 
 # Cycles of a vector of rows: for each pixel, to begin a tap, and to store the sums of a
 # vector of pixels.
@@ -35,7 +36,9 @@ cpdef double run_cycles(
 ):
     cdef Py_ssize_t vectors = (R + lanes - 1) // lanes
     cdef double pixels
-    if R <= mr or mr < MANY_ROWS or C * W == 0 or not 2 < taps <= KC:
+    if mr < MANY_ROWS or C * W == 0 or not 2 < taps <= KC:
+        return float("inf")
+    if R <= mr or vectors > MOST_VECTORS:
         return float("inf")
     pixels = lanes * run_pixels(W, best_run(W)) / <double> W
     return vectors * (pixels * SUMMING + BEGINNING / C + STORING / (C * taps))
