@@ -7,9 +7,9 @@ from convnet._kernels cimport cn_panel_t, cn_segment_t
 cdef enum:
     SHORT_RUN = 4
     LONG_RUN = 8
-    RUN_SUMS = 28                   # pixels of a tile, for which all registers are
-    MANY_ROWS = 8                   # needed that ISAs with panels of so many rows have
-    MOST_VECTORS = 2                # of rows: packed pixels are used by more
+    RUN_SUMS = 28                   # pixels of a tile, whose sums are in registers,
+    MANY_ROWS = 8                   # of which ISAs with so tall panels have enough
+    MOST_VECTORS = 2                # of rows: more of them make up for packing
 
 # Cycles of a vector of rows: for each pixel, to begin a tap, and to store the sums of a
 # vector of pixels.

@@ -15,9 +15,9 @@ from convnet._packed_pixels cimport (
 from convnet._packed_weights cimport (
     choose_slices, pack_weights, packed_bytes, packed_rows, panel_bytes,
 )
+from convnet._phases cimport multiply_phases, phases_bytes
 from convnet._pixel_runs cimport best_run, cut_runs, run_cycles
 from convnet._planar cimport packed_cycles
-from convnet._phases cimport multiply_phases, phases_bytes
 from convnet._product cimport take_line
 
 # Products of so few rows, and with so many channels, read pixels in place.
