@@ -97,6 +97,7 @@ cdef extern from "convnet.h" nogil:
         cn_row_t row
 
     ctypedef struct cn_pool_t:
+        Py_ssize_t n_planes
         Py_ssize_t IH, IW, x_row_stride, x_col_stride, x_channel_stride
         Py_ssize_t OH, OW, y_row_stride, y_col_stride
         Py_ssize_t index_row_stride, index_col_stride
@@ -184,6 +185,9 @@ cdef extern from "convnet.h" nogil:
         void (*mean_planes)(
             void *, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double
         ) noexcept nogil
+        void (*max_planes)(
+            void *, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t
+        ) noexcept nogil
         void (*spread_planes)(
             void *, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, double
         ) noexcept nogil
@@ -216,13 +220,14 @@ cdef extern from "convnet.h" nogil:
             Py_ssize_t,
         ) noexcept nogil
         Py_ssize_t (*list_reach)(void *, const cn_pool_t *) noexcept nogil
-        int (*max_pool_grad)(
+        Py_ssize_t (*max_pool_grad)(
             void *, const void *, const int64_t *, const cn_pool_t *, Py_ssize_t,
             Py_ssize_t, Py_ssize_t,
         ) noexcept nogil
         void (*avg_pool)(
             void *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t
         ) noexcept nogil
+        bint (*counts_windows)(const cn_pool_t *, Py_ssize_t) noexcept nogil
         bint (*pools_columns)(const cn_pool_t *, int) noexcept nogil
         void (*avg_pool_grad)(
             void *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t

@@ -10,6 +10,7 @@ columns lie apart, are turned: a vector's lanes of them side by side in scratch 
 cimport numpy as cnp
 
 from libc.stdint cimport int64_t
+from libc.string cimport memset
 
 from convnet._kernels cimport (
     active_kernels, cn_kernels_t, cn_pool_t, give_back, run_tasks, take_scratch,
@@ -32,8 +33,9 @@ cdef enum:
     SLAB_BYTES = 128 * 1024         # of turned planes; at most, where a row needs more:
     MOST_SLAB_BYTES = 1024 * 1024
 
-# Rows [first, end) of the result in so many planes side by side; whether that can be.
-ctypedef bint (*operation_t)(
+# Rows [first, end) of the result in so many planes side by side. Returns -1 where that
+# cannot be; or how many windows gave to them, where the gradient of maxima counts these.
+ctypedef Py_ssize_t (*operation_t)(
     const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
     const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
 ) noexcept nogil
@@ -45,6 +47,7 @@ cdef struct Pooling:
     Planes x, y, index
     operation_t operation
     bint backward, all_right        # cleared by any task whose operation fails
+    Py_ssize_t *n_given             # windows that gave, of each thread
     Py_ssize_t n_channels, groups   # planes that count as one; such groups of an image
     Py_ssize_t plane_rows, n_rows, task_rows    # of a plane, of all planes, of a task
     bint turned
@@ -111,6 +114,7 @@ cdef void describe(
     w.x_row_stride, w.x_col_stride = p.x.image.sh, p.x.image.sw
     w.y_row_stride, w.y_col_stride = p.y.image.sh, p.y.image.sw
     w.index_row_stride, w.index_col_stride = p.index.image.sh, p.index.image.sw
+    w.n_planes = 1
     w.x_end, w.y_end, w.index_end = p.x.row.end, p.y.row.end, p.index.row.end
 
 
@@ -119,7 +123,9 @@ cdef void group_planes(Pooling *p) noexcept nogil:
     cdef Py_ssize_t lanes = p.kernels.lanes
     p.turned, p.n_channels, p.workspace_bytes = False, 1, 0
     p.window.x_channel_stride = p.x.image.sc
-    if p.x.image.sc == p.y.image.sc == p.index.image.sc == 1 and p.x.image.C >= lanes:
+    if follow_each_other(p):
+        join_planes(p)
+    elif p.x.image.sc == p.y.image.sc == p.index.image.sc == 1 and p.x.image.C >= lanes:
         p.n_channels = p.x.image.C
     elif is_narrow(p) and fit_slabs(p):
         join_even(p)
@@ -132,6 +138,27 @@ cdef void group_planes(Pooling *p) noexcept nogil:
     p.groups = (p.x.image.C + p.n_channels - 1) // p.n_channels
 
 
+cdef bint follow_each_other(const Pooling *p) noexcept nogil:
+    """Whether all planes are one high plane: its windows are theirs, row by row."""
+    cdef const cn_pool_t *w = &p.window
+    return (
+        (p.operation != max_grad_rows or p.kernels.counts_windows(w, 1))
+        and w.PT == 0 and w.IH == w.OH * w.SH and (w.KH - 1) * w.DH < w.SH
+        and p.x.image.sc == w.IH * w.x_row_stride and are_even(&p.x)
+        and p.y.image.sc == w.OH * w.y_row_stride and are_even(&p.y)
+        and p.index.image.sc == w.OH * w.index_row_stride and are_even(&p.index)
+    )
+
+
+cdef void join_planes(Pooling *p) noexcept nogil:
+    cdef Py_ssize_t n_planes = p.x.image.N * p.x.image.C
+    p.x.image.N = p.x.image.C = p.y.image.N = p.y.image.C = 1
+    p.window.n_planes = n_planes
+    p.window.IH *= n_planes
+    p.window.OH *= n_planes
+    p.plane_rows *= n_planes
+
+
 cdef void join_even(Pooling *p) noexcept nogil:
     """Make one image of all where their planes are equally far apart."""
     if are_even(&p.x) and are_even(&p.y) and are_even(&p.index):
@@ -141,11 +168,13 @@ cdef void join_even(Pooling *p) noexcept nogil:
 
 
 cdef bint is_narrow(const Pooling *p) noexcept nogil:
-    """Whether rows fill less than half a vector, or are not for vectors at all."""
+    """Whether rows of windows fill half a vector at most, or are not for vectors at all.
+    """
     cdef const cn_pool_t *w = &p.window
+    cdef Py_ssize_t lanes = p.kernels.lanes
     if p.operation == max_grad_rows:
         return False                    # scatters
-    return 2 * (w.OW if p.backward else w.IW) <= p.kernels.lanes or (
+    return (2 * w.OW <= lanes and w.IW <= 2 * lanes) or (
         not p.kernels.pools_columns(w, p.backward)
     )
 
@@ -188,12 +217,13 @@ cdef bint run(
 ) except -1:
     """Run an operation on all rows of its result; tell whether it could be."""
     cdef cn_pool_t *w = &p.window
-    cdef Py_ssize_t reach_bytes = 0
+    cdef Py_ssize_t reach_bytes = 0, count_bytes
+    cdef bint counted
     cdef double planes = <double> p.y.image.N * p.y.image.C
     cdef double windows = planes * w.OH * w.OW
     cdef double work = PIXEL_WORK * (planes * w.IH * w.IW + windows)
     work = max(work, 8 * windows * w.KH * w.KW)
-    cdef Py_ssize_t least = 1
+    cdef Py_ssize_t least = 1, worker, missing = 0
     p.operation, p.backward, p.all_right = operation, backward, True
     p.plane_rows = w.OH
     if backward:
@@ -206,38 +236,51 @@ cdef bint run(
     if p.task_rows > p.plane_rows:      # whole planes
         p.task_rows -= p.task_rows % p.plane_rows
     w.reach = NULL
-    if operation == max_grad_rows:
+    counted = operation == max_grad_rows and p.kernels.counts_windows(w, p.n_channels)
+    if operation == max_grad_rows and not counted:
         reach_bytes = p.kernels.list_reach(NULL, w) * p.kernels.itemsize
-    p.workspaces = <char *> take_scratch(num_threads * p.workspace_bytes + reach_bytes)
+    count_bytes = num_threads * sizeof(Py_ssize_t)
+    p.workspaces = <char *> take_scratch(
+        num_threads * p.workspace_bytes + count_bytes + reach_bytes
+    )
+    p.n_given = <Py_ssize_t *> (p.workspaces + num_threads * p.workspace_bytes)
+    memset(p.n_given, 0, count_bytes)
     if reach_bytes > 0:
-        w.reach = p.workspaces + num_threads * p.workspace_bytes
+        w.reach = <char *> p.n_given + count_bytes
         p.kernels.list_reach(<void *> w.reach, w)
     try:
         run_tasks(
             rows_task, p, (p.n_rows + p.task_rows - 1) // p.task_rows, num_threads, work
         )
+        if counted:
+            missing = <Py_ssize_t> windows
+            for worker in range(num_threads):
+                missing -= p.n_given[worker]
     finally:
         give_back(p.workspaces)
-    return p.all_right
+    return p.all_right and missing == 0
 
 
 cdef void rows_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """Cut the rows of a task where planes end."""
     cdef Pooling *p = <Pooling *> ctx
     cdef Py_ssize_t row = i * p.task_rows, end = min(row + p.task_rows, p.n_rows)
-    cdef Py_ssize_t group, first, n
+    cdef Py_ssize_t group, first, n, given
     while row < end:
         group, first = row // p.plane_rows, row % p.plane_rows
         n = min(p.plane_rows - first, end - row)
         if p.turned:
             n = min(n, p.block_rows)
             turned_rows(p, group, first, first + n, worker)
-        elif not plane_rows(p, group, first, first + n):
-            p.all_right = False
+        else:
+            given = plane_rows(p, group, first, first + n)
+            p.n_given[worker] += given
+            if given < 0:
+                p.all_right = False
         row += n
 
 
-cdef bint plane_rows(
+cdef Py_ssize_t plane_rows(
     const Pooling *p, Py_ssize_t group, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
     cdef Py_ssize_t n = group // p.groups, c = group % p.groups * p.n_channels
@@ -295,32 +338,32 @@ cdef void turned_rows(
         )
 
 
-cdef bint max_rows(
+cdef Py_ssize_t max_rows(
     const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
     const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
 ) noexcept nogil:
     kernels.max_pool(y, index, x, window, first, end, n_channels)
-    return True
+    return 0
 
 
-cdef bint max_grad_rows(
+cdef Py_ssize_t max_grad_rows(
     const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
     const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
 ) noexcept nogil:
     return kernels.max_pool_grad(x, y, index, window, first, end, n_channels)
 
 
-cdef bint avg_rows(
+cdef Py_ssize_t avg_rows(
     const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
     const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
 ) noexcept nogil:
     kernels.avg_pool(y, x, window, first, end, n_channels)
-    return True
+    return 0
 
 
-cdef bint avg_grad_rows(
+cdef Py_ssize_t avg_grad_rows(
     const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
     const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
 ) noexcept nogil:
     kernels.avg_pool_grad(x, y, window, first, end, n_channels)
-    return True
+    return 0

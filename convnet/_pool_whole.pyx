@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Averages of whole planes and their gradients: one run of memory each."""
+"""Averages of whole planes, their gradients, and maxima: a run of memory each."""
 
 cimport numpy as cnp
 
@@ -13,11 +13,14 @@ cdef Py_ssize_t PIECE = 32 * 1024
 cdef double ELEMENT_WORK = 8.0
 
 
+cdef enum Operation:
+    AVERAGE, SPREAD, MAXIMUM
+
 cdef struct Whole:
     const cn_kernels_t *kernels
     Image x, y                      # y has one pixel for each plane of x
     double divisor
-    bint backward
+    Operation operation
     Py_ssize_t n_planes, task_planes
 
 
@@ -34,20 +37,26 @@ cpdef bint is_whole(cnp.ndarray x, Steps steps) noexcept:
 
 def average(cnp.ndarray x, cnp.ndarray y, Py_ssize_t divisor, int num_threads):
     """Write the averages of the planes of `x` to `y`; a divisor of 0 is their size."""
-    run(x, y, divisor, False, num_threads)
+    run(x, y, divisor, AVERAGE, num_threads)
 
 
 def spread(cnp.ndarray grad_y, cnp.ndarray grad_x, Py_ssize_t divisor, int num_threads):
     """Write the gradient of averages to `grad_x`."""
-    run(grad_x, grad_y, divisor, True, num_threads)
+    run(grad_x, grad_y, divisor, SPREAD, num_threads)
+
+
+def maximum(cnp.ndarray x, cnp.ndarray y, int num_threads):
+    """Write the maxima of the planes of `x` to `y`."""
+    run(x, y, 1, MAXIMUM, num_threads)
 
 
 cdef int run(
-    cnp.ndarray x, cnp.ndarray y, Py_ssize_t divisor, bint backward, int num_threads
+    cnp.ndarray x, cnp.ndarray y, Py_ssize_t divisor, Operation operation,
+    int num_threads,
 ) except -1:
     cdef Whole p
     cdef Py_ssize_t size
-    p.kernels, p.backward = active_kernels(<int> x.itemsize), backward
+    p.kernels, p.operation = active_kernels(<int> x.itemsize), operation
     p.x, p.y = describe_array(x), describe_array(y)
     size = p.x.H * p.x.W
     p.divisor, p.n_planes = divisor if divisor > 0 else size, p.x.N * p.x.C
@@ -70,7 +79,9 @@ cdef void planes_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         count = min(p.x.C - c, end - plane)
         x = p.x.data + (n * p.x.sn + c * p.x.sc) * p.kernels.itemsize
         y = p.y.data + (n * p.y.sn + c * p.y.sc) * p.kernels.itemsize
-        if p.backward:
+        if p.operation == MAXIMUM:
+            p.kernels.max_planes(y, p.y.sc, x, p.x.sc, count, size)
+        elif p.operation == SPREAD:
             p.kernels.spread_planes(x, p.x.sc, y, p.y.sc, count, size, p.divisor)
         else:
             p.kernels.mean_planes(y, p.y.sc, x, p.x.sc, count, size, p.divisor)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convnet import _check as check
-from convnet import _pool
+from convnet import _pool, _pool_whole
 from convnet._check import Array
 from convnet._geometry import IntOrPair, Padding
 from convnet._pool_call import pool_call, pool_grad_call
@@ -160,8 +160,13 @@ def max_pool2d(
         x, y = (check.as_nchw(array, call.channels_last) for array in (x, y))
         if indices is not None:
             index = check.as_nchw(indices, call.channels_last)
-    if not call.is_empty:
-        _pool.max_forward(x, y, index, call.steps, resolve(num_threads))
+    if call.is_empty:
+        return result if indices is None else (result, indices)
+    threads = resolve(num_threads)
+    if index is None and _pool_whole.is_whole(x, call.steps):
+        _pool_whole.maximum(x, y, threads)
+    else:
+        _pool.max_forward(x, y, index, call.steps, threads)
     return result if indices is None else (result, indices)
 
 

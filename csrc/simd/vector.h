@@ -7,6 +7,10 @@
  * multiply-add where the ISA has it
  * (-ffp-contract=fast).  No intrinsics, so one text serves every ISA. */
 
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
 #define CN_LANES ((ptrdiff_t)(CN_VECTOR_BYTES / sizeof(CN_T)))
 #define CN_NRV 3 /* vectors in a row of the register tile */
 #define CN_NR (CN_NRV * CN_LANES)
@@ -43,6 +47,22 @@ CN_INLINE cn_vec cn_select(cn_vec a, cn_vec b, cn_mask mask) {
     return (cn_vec)(((cn_mask)a & ~mask) | ((cn_mask)b & mask));
 }
 
+/* Lanes of b where they are larger, of a elsewhere: one instruction, of which GCC 12 makes
+ * three. */
+CN_INLINE cn_vec cn_max(cn_vec a, cn_vec b) {
+#if defined(__AVX512F__) && CN_VECTOR_BYTES == 64 && CN_T_BYTES == 4
+    return (cn_vec)_mm512_max_ps((__m512)b, (__m512)a);
+#elif defined(__AVX512F__) && CN_VECTOR_BYTES == 64
+    return (cn_vec)_mm512_max_pd((__m512d)b, (__m512d)a);
+#elif defined(__AVX2__) && CN_VECTOR_BYTES == 32 && CN_T_BYTES == 4
+    return (cn_vec)_mm256_max_ps((__m256)b, (__m256)a);
+#elif defined(__AVX2__) && CN_VECTOR_BYTES == 32
+    return (cn_vec)_mm256_max_pd((__m256d)b, (__m256d)a);
+#else
+    return cn_select(a, b, b > a);
+#endif
+}
+
 /* v between low and high; NaN stays NaN. */
 CN_INLINE cn_vec cn_clip(cn_vec v, CN_T low, CN_T high) {
     v = cn_select(v, (cn_vec){0} + low, v < low);
@@ -75,21 +95,29 @@ CN_INLINE cn_vec cn_keep(cn_vec v, ptrdiff_t lo, ptrdiff_t hi) {
 #define CN_HI 1, 3
 #define CN_EVEN 0, 2
 #define CN_ODD 1, 3
+#define CN_NEXT 1, 2
+#define CN_AFTER 2, 3
 #elif CN_VECTOR_BYTES / CN_T_BYTES == 4
 #define CN_LO 0, 4, 1, 5
 #define CN_HI 2, 6, 3, 7
 #define CN_EVEN 0, 2, 4, 6
 #define CN_ODD 1, 3, 5, 7
+#define CN_NEXT 1, 2, 3, 4
+#define CN_AFTER 2, 3, 4, 5
 #elif CN_VECTOR_BYTES / CN_T_BYTES == 8
 #define CN_LO 0, 8, 1, 9, 2, 10, 3, 11
 #define CN_HI 4, 12, 5, 13, 6, 14, 7, 15
 #define CN_EVEN 0, 2, 4, 6, 8, 10, 12, 14
 #define CN_ODD 1, 3, 5, 7, 9, 11, 13, 15
+#define CN_NEXT 1, 2, 3, 4, 5, 6, 7, 8
+#define CN_AFTER 2, 3, 4, 5, 6, 7, 8, 9
 #else
 #define CN_LO 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define CN_HI 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define CN_EVEN 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
 #define CN_ODD 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#define CN_NEXT 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
+#define CN_AFTER 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17
 #endif
 CN_INLINE cn_vec cn_zip_lo(cn_vec a, cn_vec b) {
     return __builtin_shufflevector(a, b, CN_LO);
@@ -102,6 +130,13 @@ CN_INLINE cn_vec cn_even(cn_vec a, cn_vec b) {
 }
 CN_INLINE cn_vec cn_odd(cn_vec a, cn_vec b) {
     return __builtin_shufflevector(a, b, CN_ODD);
+}
+
+/* LANES elements from the n-th on of a, which b follows; n is a constant, at most 2. */
+CN_INLINE cn_vec cn_shift(cn_vec a, cn_vec b, const ptrdiff_t n) {
+    return n == 0   ? a
+           : n == 1 ? __builtin_shufflevector(a, b, CN_NEXT)
+                    : __builtin_shufflevector(a, b, CN_AFTER);
 }
 
 /* Transpose n_rows vectors in place: element (r, l) of the (n_rows, LANES) matrix moves
@@ -158,6 +193,65 @@ CN_INLINE void cn_copy_few(CN_T *dst, const CN_T *src, ptrdiff_t len) {
             dst += piece;
             src += piece;
         }
+}
+
+/* Some neighbouring lanes, in the form that loads and stores want. */
+#if defined(__AVX512F__) && CN_VECTOR_BYTES == 64
+typedef __mmask16 cn_some;
+#elif defined(__AVX2__) && CN_VECTOR_BYTES == 32
+typedef cn_mask cn_some;
+#else
+typedef struct {
+    ptrdiff_t lo, hi;
+} cn_some;
+#endif
+
+/* Those in [lo, hi), which may lie anywhere. */
+CN_INLINE cn_some cn_find_some(ptrdiff_t lo, ptrdiff_t hi) {
+    lo = cn_clamp(lo, 0, CN_LANES);
+    hi = cn_clamp(hi, lo, CN_LANES);
+#if defined(__AVX512F__) && CN_VECTOR_BYTES == 64
+    return (__mmask16)((1u << hi) - (1u << lo));
+#elif defined(__AVX2__) && CN_VECTOR_BYTES == 32
+    return (cn_lane() >= (CN_INT)lo) & (cn_lane() < (CN_INT)hi);
+#else
+    return (cn_some){lo, hi};
+#endif
+}
+
+/* These lanes of what lies at src, zero elsewhere; the others are not read. */
+CN_INLINE cn_vec cn_load_some(const CN_T *src, cn_some some) {
+#if defined(__AVX512F__) && CN_VECTOR_BYTES == 64 && CN_T_BYTES == 4
+    return (cn_vec)_mm512_maskz_loadu_ps(some, src);
+#elif defined(__AVX512F__) && CN_VECTOR_BYTES == 64
+    return (cn_vec)_mm512_maskz_loadu_pd((__mmask8)some, src);
+#elif defined(__AVX2__) && CN_VECTOR_BYTES == 32 && CN_T_BYTES == 4
+    return (cn_vec)_mm256_maskload_ps(src, (__m256i)some);
+#elif defined(__AVX2__) && CN_VECTOR_BYTES == 32
+    return (cn_vec)_mm256_maskload_pd(src, (__m256i)some);
+#else
+    CN_T lanes[CN_LANES] = {0};
+    for (ptrdiff_t l = some.lo; l < some.hi; l++)
+        lanes[l] = src[l];
+    return cn_loadu(lanes);
+#endif
+}
+
+CN_INLINE void cn_store_some(CN_T *dst, cn_vec v, cn_some some) {
+#if defined(__AVX512F__) && CN_VECTOR_BYTES == 64 && CN_T_BYTES == 4
+    _mm512_mask_storeu_ps(dst, some, (__m512)v);
+#elif defined(__AVX512F__) && CN_VECTOR_BYTES == 64
+    _mm512_mask_storeu_pd(dst, (__mmask8)some, (__m512d)v);
+#elif defined(__AVX2__) && CN_VECTOR_BYTES == 32 && CN_T_BYTES == 4
+    _mm256_maskstore_ps(dst, (__m256i)some, (__m256)v);
+#elif defined(__AVX2__) && CN_VECTOR_BYTES == 32
+    _mm256_maskstore_pd(dst, (__m256i)some, (__m256d)v);
+#else
+    CN_T lanes[CN_LANES];
+    cn_storeu(lanes, v);
+    for (ptrdiff_t l = some.lo; l < some.hi; l++)
+        dst[l] = lanes[l];
+#endif
 }
 
 /* dst[j] = src[j] for j < len; the last vector overlaps the one before. */
