@@ -228,7 +228,7 @@ cdef extern from "convnet.h" nogil:
             void *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t
         ) noexcept nogil
         bint (*counts_windows)(const cn_pool_t *, Py_ssize_t) noexcept nogil
-        bint (*pools_columns)(const cn_pool_t *, int) noexcept nogil
+        int (*pools_columns)(const cn_pool_t *, int) noexcept nogil
         void (*avg_pool_grad)(
             void *, const void *, const cn_pool_t *, Py_ssize_t, Py_ssize_t, Py_ssize_t
         ) noexcept nogil

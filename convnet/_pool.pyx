@@ -142,12 +142,18 @@ cdef bint follow_each_other(const Pooling *p) noexcept nogil:
     """Whether all planes are one high plane: its windows are theirs, row by row."""
     cdef const cn_pool_t *w = &p.window
     return (
-        (p.operation != max_grad_rows or p.kernels.counts_windows(w, 1))
-        and w.PT == 0 and w.IH == w.OH * w.SH and (w.KH - 1) * w.DH < w.SH
+        (not p.backward or gathers(p)) and w.PT == 0 and w.IH == w.OH * w.SH and (w.KH - 1) * w.DH < w.SH
         and p.x.image.sc == w.IH * w.x_row_stride and are_even(&p.x)
         and p.y.image.sc == w.OH * w.y_row_stride and are_even(&p.y)
         and p.index.image.sc == w.OH * w.index_row_stride and are_even(&p.index)
     )
+
+
+cdef bint gathers(const Pooling *p) noexcept nogil:
+    """Whether pixels of a plane look for windows of few taps."""
+    if p.operation == max_grad_rows:
+        return p.kernels.counts_windows(&p.window, 1)
+    return p.kernels.pools_columns(&p.window, True) == 2
 
 
 cdef void join_planes(Pooling *p) noexcept nogil:
