@@ -72,6 +72,26 @@ CN_INLINE CN_T cn_clip_one(CN_T v, CN_T low, CN_T high) {
     return v < low ? low : v > high ? high : v;
 }
 
+/* Where a and b are equal, add lanes of v to the sum, and 1 to the count. */
+CN_INLINE void cn_add_where(cn_vec *sum, cn_mask *count, cn_vec v, cn_mask a,
+                            cn_mask b) {
+#if defined(__AVX512F__) && CN_VECTOR_BYTES == 64 && CN_T_BYTES == 4
+    const __mmask16 equal = _mm512_cmpeq_epi32_mask((__m512i)a, (__m512i)b);
+    *sum = (cn_vec)_mm512_mask_add_ps((__m512)*sum, equal, (__m512)*sum, (__m512)v);
+    *count = (cn_mask)_mm512_mask_add_epi32((__m512i)*count, equal, (__m512i)*count,
+                                            _mm512_set1_epi32(1));
+#elif defined(__AVX512F__) && CN_VECTOR_BYTES == 64
+    const __mmask8 equal = _mm512_cmpeq_epi64_mask((__m512i)a, (__m512i)b);
+    *sum = (cn_vec)_mm512_mask_add_pd((__m512d)*sum, equal, (__m512d)*sum, (__m512d)v);
+    *count = (cn_mask)_mm512_mask_add_epi64((__m512i)*count, equal, (__m512i)*count,
+                                            _mm512_set1_epi64(1));
+#else
+    const cn_mask equal = a == b;
+    *sum += (cn_vec)((cn_mask)v & equal);
+    *count -= equal;
+#endif
+}
+
 /* 0, 1, 2, ... */
 CN_INLINE cn_mask cn_lane(void) {
     cn_mask lane;
