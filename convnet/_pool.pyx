@@ -16,6 +16,9 @@ from convnet._kernels cimport (
     active_kernels, cn_kernels_t, cn_pool_t, give_back, run_tasks, take_scratch,
 )
 from convnet._operands cimport Steps
+from convnet._pool_operations cimport (
+    avg_grad_rows, avg_rows, max_grad_rows, max_rows, operation_t,
+)
 from convnet._pool_planes cimport (
     Planes, are_even, describe_planes, find_plane, join_images, turn_in, turn_out,
 )
@@ -32,13 +35,6 @@ cdef enum:
     SINGLE_PIXELS = 256             # planes of one window each that go together
     SLAB_BYTES = 128 * 1024         # of turned planes; at most, where a row needs more:
     MOST_SLAB_BYTES = 1024 * 1024
-
-# Rows [first, end) of the result in so many planes side by side. Returns -1 where that
-# cannot be; or how many windows gave to them, where the gradient of maxima counts these.
-ctypedef Py_ssize_t (*operation_t)(
-    const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
-    const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
-) noexcept nogil
 
 
 cdef struct Pooling:
@@ -142,7 +138,8 @@ cdef bint follow_each_other(const Pooling *p) noexcept nogil:
     """Whether all planes are one high plane: its windows are theirs, row by row."""
     cdef const cn_pool_t *w = &p.window
     return (
-        (not p.backward or gathers(p)) and w.PT == 0 and w.IH == w.OH * w.SH and (w.KH - 1) * w.DH < w.SH
+        (not p.backward or gathers(p))
+        and w.PT == 0 and w.IH == w.OH * w.SH and (w.KH - 1) * w.DH < w.SH
         and p.x.image.sc == w.IH * w.x_row_stride and are_even(&p.x)
         and p.y.image.sc == w.OH * w.y_row_stride and are_even(&p.y)
         and p.index.image.sc == w.OH * w.index_row_stride and are_even(&p.index)
@@ -174,8 +171,7 @@ cdef void join_even(Pooling *p) noexcept nogil:
 
 
 cdef bint is_narrow(const Pooling *p) noexcept nogil:
-    """Whether rows of windows fill half a vector at most, or are not for vectors at all.
-    """
+    """Whether windows of a row fill half a vector at most, or are not for vectors."""
     cdef const cn_pool_t *w = &p.window
     cdef Py_ssize_t lanes = p.kernels.lanes
     if p.operation == max_grad_rows:
@@ -342,34 +338,3 @@ cdef void turned_rows(
         turn_out(
             &p.index, find_plane(&p.index, n, c), index, first, end, count, lanes, row
         )
-
-
-cdef Py_ssize_t max_rows(
-    const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
-    const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
-) noexcept nogil:
-    kernels.max_pool(y, index, x, window, first, end, n_channels)
-    return 0
-
-
-cdef Py_ssize_t max_grad_rows(
-    const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
-    const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
-) noexcept nogil:
-    return kernels.max_pool_grad(x, y, index, window, first, end, n_channels)
-
-
-cdef Py_ssize_t avg_rows(
-    const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
-    const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
-) noexcept nogil:
-    kernels.avg_pool(y, x, window, first, end, n_channels)
-    return 0
-
-
-cdef Py_ssize_t avg_grad_rows(
-    const cn_kernels_t *kernels, char *x, char *y, int64_t *index,
-    const cn_pool_t *window, Py_ssize_t first, Py_ssize_t end, Py_ssize_t n_channels,
-) noexcept nogil:
-    kernels.avg_pool_grad(x, y, window, first, end, n_channels)
-    return 0

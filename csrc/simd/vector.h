@@ -47,8 +47,8 @@ CN_INLINE cn_vec cn_select(cn_vec a, cn_vec b, cn_mask mask) {
     return (cn_vec)(((cn_mask)a & ~mask) | ((cn_mask)b & mask));
 }
 
-/* Lanes of b where they are larger, of a elsewhere: one instruction, of which GCC 12 makes
- * three. */
+/* Lanes of b where they are larger, of a elsewhere: one instruction, of which GCC 12
+ * makes three. */
 CN_INLINE cn_vec cn_max(cn_vec a, cn_vec b) {
 #if defined(__AVX512F__) && CN_VECTOR_BYTES == 64 && CN_T_BYTES == 4
     return (cn_vec)_mm512_max_ps((__m512)b, (__m512)a);
