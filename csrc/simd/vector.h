@@ -5,7 +5,9 @@
  * CN_VECTOR_BYTES and CN_MR before it includes this file.  Plain C operators (+ - * on
  * cn_vec, also with a scalar) are verbs too: `acc + a * b` becomes one fused
  * multiply-add where the ISA has it
- * (-ffp-contract=fast).  No intrinsics, so one text serves every ISA. */
+ * (-ffp-contract=fast), so one text serves every ISA.  Four verbs are intrinsics where
+ * GCC 12 has no other name for one instruction: maxima, masked loads and stores, and
+ * additions where two vectors are equal. */
 
 #ifdef __x86_64__
 #include <immintrin.h>
