@@ -175,7 +175,7 @@ cdef bint is_narrow(const Pooling *p) noexcept nogil:
     cdef const cn_pool_t *w = &p.window
     cdef Py_ssize_t lanes = p.kernels.lanes
     if p.operation == max_grad_rows:
-        return False                    # scatters
+        return False                    # indices would be turned, too
     return (2 * w.OW <= lanes and w.IW <= 2 * lanes) or (
         not p.kernels.pools_columns(w, p.backward)
     )
