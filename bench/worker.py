@@ -164,11 +164,15 @@ def _copies(arrays: tuple[Array, ...], most: int) -> list[tuple[Array, ...]]:
     return [tuple(array.copy() for array in arrays) for _ in range(count)]
 
 
-def _settle(limit: float = 0.05) -> None:
-    """Wait until the library's own threads spin no more: the next turn is another's."""
+def _settle(limit: float = 0.5) -> None:
+    """Wait until the library's own threads spin no more: the next turn is another's.
+
+    A look takes longer than a tick of the scheduler (10 ms at most): only then does a
+    thread that spins on another CPU show in the process's time.
+    """
     end = perf_counter() + limit
     while perf_counter() < end:
         before = process_time()
-        sleep(0.001)
-        if process_time() - before < 0.0002:
+        sleep(0.012)
+        if process_time() - before < 0.001:
             return
