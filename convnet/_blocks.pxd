@@ -81,6 +81,7 @@ cdef enum:
 cdef int require_slab(const Gather *g) except -1
 cdef Chunk get_chunk(const Gather *g, Py_ssize_t index) noexcept nogil
 cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil
+cdef Py_ssize_t index_bytes(const Gather *g) noexcept nogil
 cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogil
 
 # Turn to block `index`; then bring in channels [c, c + n) of a group's x, and cut runs

@@ -7,6 +7,8 @@ from convnet._kernels cimport CN_NO_ROW, cn_panel_t, cn_segment_t, cn_slab_t
 
 # Bytes of a slab: half an L2 of 1 MB, with its panel.
 cdef Py_ssize_t MAX_SLAB_BYTES = 384 * 1024
+# Panels of pixels in a block, at least, however many channels there are.
+cdef Py_ssize_t FEW_PANELS = 4
 
 
 cdef void plan_gather(
@@ -14,22 +16,32 @@ cdef void plan_gather(
 ) noexcept nogil:
     measure_taps(g)
     join_rows(g)
+    choose_phases(g)
     g.turned = turned
     g.direct = allow_direct and reads_only_inside(g)
+    if not g.direct and not turned:
+        max_pixels = min(max_pixels, max(slab_pixels(g), FEW_PANELS * g.kernels.nr))
     choose_blocks(g, max_pixels)
     lay_out_slab(g)
 
 
 cdef void plan_gather_like(Gather *g, const Gather *other) noexcept nogil:
     measure_taps(g)
+    choose_phases(g)
     g.turned, g.direct = other.turned, False
     g.rows, g.cols = other.rows, other.cols
     g.n_row_blocks, g.n_col_blocks = other.n_row_blocks, other.n_col_blocks
     lay_out_slab(g)
 
 
+cdef Py_ssize_t slab_pixels(const Gather *g) noexcept nogil:
+    """Output pixels of which a slab holds as many channels as a panel does."""
+    cdef Py_ssize_t channels = min(g.x.C, max(KC // max(g.taps.n, 1), 1))
+    channels *= g.row_step * max(g.n_phases, 1) * g.kernels.itemsize
+    return MAX_SLAB_BYTES // max(channels, 1)
+
+
 cdef void lay_out_slab(Gather *g) noexcept nogil:
-    choose_phases(g)
     g.n_cols = g.cols + (g.span_w - 1) // g.step_w
     g.row_pitch = g.n_phases * g.n_cols
     cdef Py_ssize_t images = min(g.rows, (g.rows + g.y.H - 2) // g.y.H + 1)
@@ -227,10 +239,6 @@ cdef void place_taps(Gather *g) noexcept nogil:
 
 
 cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil:
-    cdef Py_ssize_t index_bytes = (
-        (g.max_slab_rows + 2 * g.rows) * sizeof(Py_ssize_t)
-        + (g.rows + MAX_PANELS + 1) * sizeof(cn_segment_t)
-    )
     cdef Py_ssize_t slab_bytes = 0
     if not g.direct:
         # A vector may be read from the last pixel.
@@ -238,17 +246,22 @@ cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil:
         if g.turned:
             slab_bytes = g.max_slab_rows * g.row_pitch * g.pixel_stride
         slab_bytes = (slab_bytes + g.kernels.lanes) * g.kernels.itemsize
-    return (index_bytes + 63) // 64 * 64 + (slab_bytes + 63) // 64 * 64
+    return index_bytes(g) + (slab_bytes + 63) // 64 * 64
+
+
+cdef Py_ssize_t index_bytes(const Gather *g) noexcept nogil:
+    """Bytes of a block without its slab."""
+    cdef Py_ssize_t n = (g.max_slab_rows + 2 * g.rows) * sizeof(Py_ssize_t)
+    n += (g.rows + MAX_PANELS + 1) * sizeof(cn_segment_t)
+    return (n + 63) // 64 * 64
 
 
 cdef void place_block(const Gather *g, Block *block, char *memory) noexcept nogil:
-    cdef Py_ssize_t n = (g.max_slab_rows + 2 * g.rows) * sizeof(Py_ssize_t)
-    n += (g.rows + MAX_PANELS + 1) * sizeof(cn_segment_t)
     block.slab_row = <Py_ssize_t *> memory
     block.row_in = block.slab_row + g.max_slab_rows
     block.row_out = block.row_in + g.rows
     block.segment = <cn_segment_t *> (block.row_out + g.rows)
-    block.slab = memory + (n + 63) // 64 * 64
+    block.slab = memory + index_bytes(g)
 
 
 cdef void open_block(const Gather *g, Block *block, Py_ssize_t index) noexcept nogil:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A block's pixels as panels: see ``_packed_pixels.pxd``."""
 
+from convnet._ahead cimport look_behind_pixels
 from convnet._blocks cimport (
     BLOCK_PANELS, KC, MAX_PANELS, Block, Chunk, Gather, cut_panel, padded,
 )
@@ -42,10 +43,11 @@ cdef Py_ssize_t pack_panels(
         segment += some.columns[some.n].n_segments
         some.n += 1
         first += n
-    some.next_is_odd = False
-    some.next_end = some.next = find_next(p, block, some.chunk, source, first)
-    if some.next != NULL:
-        some.next_end += some.n * g.kernels.nr * g.kernels.itemsize + 64
+    if g.direct:
+        look_behind_pixels(
+            g, block, some.chunk, source, first, some.n * g.kernels.nr, p.num_threads,
+            &some.ahead,
+        )
     return first
 
 
@@ -140,29 +142,3 @@ cdef inline bint is_readable(
     end += max(0, (chunk.n_channels - 1) * g.channel_stride)
     return source + end * g.kernels.itemsize <= <const char *> g.x_row.end
 
-
-cdef const char *find_next(
-    const Product *p, const Block *block, Chunk chunk, const char *source,
-    Py_ssize_t pixel,
-) noexcept nogil:
-    """What a task reads when it has used a block's pixels up to `pixel`, or NULL.
-
-    Only images that are read in place, at one tap, are worth to be fetched so early.
-    """
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t place, row
-    if not g.direct or g.taps.n != 1:
-        return NULL
-    if pixel < block.n_rows * block.n_cols:
-        place = block.row_in[pixel // block.n_cols] + pixel % block.n_cols
-    elif chunk.c + chunk.n_channels < g.x.C:
-        place = chunk.n_channels * g.channel_stride + block.row_in[0]
-    else:
-        # Threads take turns: this one's next block comes after theirs.
-        place = block.first_col // g.cols + p.num_threads
-        row = block.first_row + place // g.n_col_blocks * g.rows
-        if row >= g.y.N * g.y.H:
-            return NULL
-        place = place % g.n_col_blocks * g.cols - chunk.c * g.channel_stride
-        place += row // g.y.H * g.x.sn + row % g.y.H * g.step_h * g.x.sh
-    return source + (place + g.taps.place[0]) * g.kernels.itemsize

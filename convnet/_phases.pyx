@@ -7,13 +7,14 @@ once, tap by tap, so that the taps of a phase are runs of a panel. The sums of a
 phases then leave the cache as rows of pixels.
 """
 
+from convnet._ahead cimport take_lines
 from convnet._blocks cimport Block, padded
 from convnet._kernels cimport (
     cn_kernels_t, cn_panel_t, cn_segment_t, cn_tile_t, cn_weave_t, plain_tile,
 )
 from convnet._operands cimport Image
 from convnet._packed_weights cimport packed_rows, panel_bytes
-from convnet._product cimport Operands, Phases, Product, take_line
+from convnet._product cimport Operands, Phases, Product
 
 
 cdef Py_ssize_t phases_bytes(const Product *p) noexcept nogil:
@@ -34,7 +35,7 @@ cdef void multiply_phases(
     cdef cn_tile_t tile = plain_tile()
     tile.steps, tile.a_stride = some.steps, kernels.mr
     tile.a_panel_stride = panel_bytes(p) // kernels.itemsize
-    tile.col_stride, tile.next_stride = 1, 2 * p.pixels.channel_stride
+    tile.col_stride = 1
     tile.panel, sums.segment, sums.n_segments, sums.joined = &sums, &whole, 1, True
     whole.in_ = whole.out = 0
     for start in range(some.first_panel, some.end_panel, 3):
@@ -112,7 +113,8 @@ cdef inline void multiply_phase(
             run += 1
             run.len, run.in_ = n, at
         after = at + n * tile.b_stride
-    tile.n_steps, tile.next = run + 1 - some.steps, take_line(p, some)
+    tile.n_steps = run + 1 - some.steps
+    take_lines(&some.ahead, tile)
     tile.a = rows + first * n * kernels.mr * kernels.itemsize
     kernels.gemm_tile(tile)
 

@@ -2,6 +2,7 @@
 #
 # The blocked product behind the direct convolution, forward and input gradient.
 
+from convnet._ahead cimport Ahead
 from convnet._blocks cimport MAX_PANELS, Chunk, Gather
 from convnet._kernels cimport cn_panel_t, cn_segment_t
 from convnet._operands cimport Finish
@@ -55,20 +56,7 @@ cdef struct Operands:
     cn_panel_t columns[MAX_PANELS]
     const char *pixels[MAX_PANELS]  # where each panel begins
     const char *unread[MAX_PANELS]  # where its pixels lie that a tile packs, or NULL
-    const char *next                # what is read after them: lines up to `next_end`
-    const char *next_end
-    bint next_is_odd                # its turn are the odd channels
-
-# A line for a tile to fetch, of every other channel; NULL when all are fetched.
-cdef inline const char *take_line(const Product *p, Operands *some) noexcept nogil:
-    cdef const char *line = some.next
-    if line >= some.next_end:
-        return NULL
-    some.next_is_odd = not some.next_is_odd
-    if not some.next_is_odd:
-        line += p.pixels.channel_stride * p.pixels.kernels.itemsize
-        some.next += 64
-    return line
+    Ahead ahead                     # what is read after them
 
 # Plan a described product; pack its weights and multiply, or tell the plan. A dict
 # keeps packed weights for later calls.

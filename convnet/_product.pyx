@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The blocked product of packed weights with gathered pixels: see ``_product.pxd``."""
 
+from convnet._ahead cimport look_behind_slab, look_nowhere, take_lines
 from convnet._blocks cimport (
-    KC, Block, Gather, block_bytes, get_chunk, load_channels, open_block, outline,
-    padded, place_block, plan_gather, require_slab,
+    KC, Block, Gather, block_bytes, get_chunk, index_bytes, load_channels, open_block,
+    outline, padded, place_block, plan_gather, require_slab,
 )
 from convnet._kernels cimport (
     SERIAL_WORK, Packing, cn_kernels_t, cn_segment_t, cn_tile_t, find_packing,
@@ -18,7 +19,6 @@ from convnet._packed_weights cimport (
 from convnet._phases cimport multiply_phases, phases_bytes
 from convnet._pixel_runs cimport best_run, cut_runs, run_cycles
 from convnet._planar cimport packed_cycles
-from convnet._product cimport take_line
 
 # Products of so few rows, and with so many channels, read pixels in place.
 cdef Py_ssize_t UNPACKED_ROWS = 16
@@ -144,9 +144,11 @@ cdef Py_ssize_t workspace_bytes(const Product *p) noexcept nogil:
     """Bytes of one thread: its block and panels of packed pixels, in whole pages."""
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t n = block_bytes(g) + steps_bytes(g) + phases_bytes(p)
-    if not p.unpacked:
-        n += pixels_bytes(g)
-    return (n + 4095) // 4096 * 4096
+    return (n + packed_pixels_bytes(p) + index_bytes(g) + 4095) // 4096 * 4096
+
+
+cdef inline Py_ssize_t packed_pixels_bytes(const Product *p) noexcept nogil:
+    return 0 if p.unpacked else pixels_bytes(&p.pixels)
 
 
 cdef inline Py_ssize_t steps_bytes(const Gather *g) noexcept nogil:
@@ -161,7 +163,7 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef char *memory = p.workspaces + worker * p.workspace_bytes
     cdef const char *source = NULL
     cdef const char *x
-    cdef Block block
+    cdef Block block, next_block
     cdef Operands some
     some.first_panel, some.end_panel = 0, p.n_panels
     if i >= p.n_whole:
@@ -174,14 +176,29 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     some.sums = memory + block_bytes(g) + steps_bytes(g)
     some.packed = some.sums + phases_bytes(p)
     x = g.x.data + some.group * g.x.C * g.x.sc * g.kernels.itemsize
+    look_nowhere(&some.ahead)
     place_block(g, &block, memory)
+    place_block(g, &next_block, some.packed + packed_pixels_bytes(p))
     open_block(g, &block, place % n_blocks)
     for index in range(p.first_chunk, p.first_chunk + p.n_chunks):
         some.chunk = get_chunk(g, index)
         some.panel_bytes = pixel_panel_bytes(g, some.chunk.depth)
         if some.chunk.t == 0 and some.chunk.depth > 0:
             source = load_channels(g, &block, x, some.chunk.c, some.chunk.n_channels)
+            if not g.direct:
+                look_behind_slab(
+                    g, &block, &next_block, place % n_blocks + p.num_threads,
+                    some.chunk, x, n_tiles(p, &block, &some), &some.ahead,
+                )
         multiply_chunk(p, &block, source, &some)
+
+
+cdef inline Py_ssize_t n_tiles(
+    const Product *p, const Block *block, const Operands *some
+) noexcept nogil:
+    """Whole tiles of a block and some panels of rows."""
+    cdef Py_ssize_t panels = block.n_rows * block.n_cols // p.pixels.kernels.nr
+    return panels * (some.end_panel - some.first_panel)
 
 
 cdef void multiply_chunk(
@@ -248,7 +265,7 @@ cdef inline cn_tile_t describe_tile(const Product *p, Operands *some) noexcept n
     list_steps(p, some)
     tile.steps, tile.n_steps = some.steps, some.n_steps
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
-    tile.next_stride, tile.a_stride = 2 * g.channel_stride, g.kernels.mr
+    tile.a_stride = g.kernels.mr
     some.rows = packed_rows(p, some.group, 0, some.chunk.k)
     tile.a_panel_stride = panel_bytes(p) // g.kernels.itemsize
     tile.far = some.chunk.k == 0
@@ -286,7 +303,7 @@ cdef inline void multiply_tile(
         tile.copy = <char *> tile.b
         tile.b, tile.b_stride = some.unread[i], p.pixels.channel_stride
     elif n_panels == 1:
-        tile.next = take_line(p, some)
+        take_lines(&some.ahead, tile)
     place_rows(p, some, tile, panel, n_panels)
     kernels.gemm_tile(tile)
 

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""Lines that tiles fetch early: see ``_ahead.pxd``.
+
+Only pixels that are read at one tap: others are multiplied often enough that waiting
+for them does not count, and a tile's steps are no channels then.
+"""
+
+from convnet._blocks cimport Block, Chunk, Gather, open_block
+from convnet._kernels cimport CN_NO_ROW
+
+
+cdef bint begin_run(Ahead *a) noexcept nogil:
+    """The next row, and those that follow it at once, are the run; or there is none."""
+    cdef Py_ssize_t n = a.n_bytes // a.itemsize, end
+    while a.n_rows > 0 and a.row[0] == CN_NO_ROW:
+        a.row, a.n_rows = a.row + 1, a.n_rows - 1
+    if a.n_rows == 0:
+        return False
+    a.line, end = a.x + a.row[0] * a.itemsize, a.row[0] + n
+    a.row, a.n_rows = a.row + 1, a.n_rows - 1
+    while a.n_rows > 0 and a.row[0] == end:
+        a.row, a.n_rows, end = a.row + 1, a.n_rows - 1, end + n
+    # The last line may begin behind the place where the first one's was cut.
+    a.end = a.x + end * a.itemsize + 63
+    a.is_odd = False
+    return True
+
+
+cdef void look_behind_pixels(
+    const Gather *g, const Block *block, Chunk chunk, const char *source,
+    Py_ssize_t pixel, Py_ssize_t n, int num_threads, Ahead *a,
+) noexcept nogil:
+    cdef Py_ssize_t place, row
+    look_nowhere(a)
+    if g.taps.n != 1:
+        return
+    if pixel < block.n_rows * block.n_cols:
+        place = block.row_in[pixel // block.n_cols] + pixel % block.n_cols
+    elif chunk.c + chunk.n_channels < g.x.C:
+        place = chunk.n_channels * g.channel_stride + block.row_in[0]
+    else:
+        # Threads take turns: this one's next block comes after theirs.
+        place = block.first_col // g.cols + num_threads
+        row = block.first_row + place // g.n_col_blocks * g.rows
+        if row >= g.y.N * g.y.H:
+            return
+        place = place % g.n_col_blocks * g.cols - chunk.c * g.channel_stride
+        place += row // g.y.H * g.x.sn + row % g.y.H * g.step_h * g.x.sh
+    a.itemsize = g.kernels.itemsize
+    a.line = source + (place + g.taps.place[0]) * a.itemsize
+    a.end = a.line + n * a.itemsize + 64
+    a.channel_stride, a.is_odd, a.every, a.wait = g.channel_stride, False, 1, 0
+
+
+cdef void look_behind_slab(
+    const Gather *g, const Block *block, Block *next, Py_ssize_t index, Chunk chunk,
+    const char *x, Py_ssize_t n_tiles, Ahead *a,
+) noexcept nogil:
+    cdef Py_ssize_t c = chunk.c + chunk.n_channels, lo, hi
+    look_nowhere(a)
+    if g.taps.n != 1 or g.x.sw != 1:
+        return
+    if c >= g.x.C:
+        c = 0
+        if index >= g.n_row_blocks * g.n_col_blocks:
+            return
+        open_block(g, next, index)
+        block = next
+    lo = block.first_col * g.step_w + g.dw_min
+    hi = min(lo + g.n_cols * g.step_w, g.x.W)
+    lo = max(lo, 0)
+    if lo >= hi:
+        return
+    a.itemsize = g.kernels.itemsize
+    a.x = x + (c * g.x.sc + lo) * a.itemsize
+    a.row, a.n_rows, a.n_bytes = block.slab_row, block.n_slab_rows, (hi - lo) * a.itemsize
+    a.channel_stride, a.wait = g.x.sc, 0
+    # Spread over all tiles: a burst would fill the buffers that the first ones want.
+    a.every = n_tiles // (2 * a.n_rows * (a.n_bytes // 64 + 1))
