@@ -8,8 +8,10 @@ from convnet._blocks cimport (
 from convnet._kernels cimport cn_depth_t, cn_panel_t, cn_segment_t
 from convnet._product cimport Operands, Product
 
-# Panels of pixels that are packed together fill so much of L2.
+# Panels of pixels that are packed together fill so much of L2. One of many taps that
+# fills half of L1 stays there alone.
 cdef Py_ssize_t PIXEL_BYTES = 192 * 1024
+cdef Py_ssize_t HALF_L1 = 24 * 1024
 
 
 cdef Py_ssize_t pixel_panel_bytes(const Gather *g, Py_ssize_t depth) noexcept nogil:
@@ -35,6 +37,8 @@ cdef Py_ssize_t pack_panels(
     cdef cn_segment_t *segment = block.segment
     if not p.unpacked:
         most = min(max(PIXEL_BYTES // max(some.panel_bytes, 1), 1), most)
+    if not p.unpacked and g.taps.n > 1 and some.panel_bytes > HALF_L1:
+        most = 1
     some.n = 0
     while some.n < most and first < n_pixels:
         n = panel_pixels(p, block, first)

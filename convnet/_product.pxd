@@ -47,7 +47,8 @@ cdef struct Product:
 cdef struct Operands:
     Chunk chunk
     Py_ssize_t group, first_panel, end_panel
-    const char *rows                # the chunk's panels of rows
+    const char *rows                # the chunk's panels of rows, row_bytes apart
+    Py_ssize_t row_bytes
     cn_segment_t *steps             # where the terms lie in a panel of pixels
     Py_ssize_t n_steps
     char *sums                      # of phases

@@ -129,13 +129,14 @@ cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
     thread has had as many. Each result is one task's in any case: the same bits.
     """
     cdef Py_ssize_t n_blocks = p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
-    if num_threads > 1 and n_blocks < 4 * num_threads and p.n_panels >= 16:
+    p.n_whole, p.n_parts = n_blocks, 1
+    if num_threads == 1 or n_blocks >= 2 * num_threads and n_blocks % num_threads == 0:
+        pass                        # each thread has as many
+    elif n_blocks < 4 * num_threads and p.n_panels >= 16:
         p.n_whole = 0
         p.n_parts = min((4 * num_threads + n_blocks - 1) // n_blocks, p.n_panels // 8)
-    else:
-        p.n_whole = n_blocks
-        if n_blocks < 8 * num_threads:
-            p.n_whole -= n_blocks % num_threads
+    elif n_blocks < 8 * num_threads:
+        p.n_whole -= n_blocks % num_threads
         p.n_parts = min(num_threads, p.n_panels)
     p.n_tasks = p.n_whole + (n_blocks - p.n_whole) * p.n_parts
 
@@ -252,7 +253,7 @@ cdef void multiply_runs(
         while panel < some.end_panel:
             n = min(kernels.lanes // kernels.mr, some.end_panel - panel)
             # Of a last panel alone, there may be no other one to read.
-            tile.a_panel_stride = (n - 1) * (panel_bytes(p) // kernels.itemsize)
+            tile.a_panel_stride = (n - 1) * (some.row_bytes // kernels.itemsize)
             place_rows(p, some, &tile, panel, n)
             kernels.runs_tile(&tile, p.run)
             panel += n
@@ -267,7 +268,8 @@ cdef inline cn_tile_t describe_tile(const Product *p, Operands *some) noexcept n
     tile.row_stride, tile.col_stride = g.y.sc, g.y.sw
     tile.a_stride = g.kernels.mr
     some.rows = packed_rows(p, some.group, 0, some.chunk.k)
-    tile.a_panel_stride = panel_bytes(p) // g.kernels.itemsize
+    some.row_bytes = panel_bytes(p)
+    tile.a_panel_stride = some.row_bytes // g.kernels.itemsize
     tile.far = some.chunk.k == 0
     tile.accumulate = p.finish.accumulate or some.chunk.k > 0
     tile.addend = p.finish.addend if some.chunk.k == 0 else 0
@@ -317,7 +319,7 @@ cdef inline void place_rows(
     cdef Py_ssize_t row = (p.first_panel + panel) * mr
     cdef Py_ssize_t place = some.group * p.R + row
     tile.n_rows = min(n_panels * mr, p.R - row)
-    tile.a = some.rows + panel * panel_bytes(p)
+    tile.a = some.rows + panel * some.row_bytes
     tile.y = p.pixels.y.data + place * p.pixels.y.sc * itemsize
     tile.bias = NULL
     if p.finish.bias != NULL and some.chunk.k == 0:
