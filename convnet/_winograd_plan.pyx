@@ -33,6 +33,8 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads, bint kept) noexcept nog
         p.fold = p.kernels.nr // p.kernels.mr
     elif num_threads > 1 and p.G * p.n_runs < 4 * num_threads:
         share_runs(p, vectors, widest, most, num_threads)
+    if p.run_panels > 1:
+        p.fold = p.kernels.nr // p.kernels.mr   # few tiles behind others are turned
     p.n_folds = (p.n_panels + p.fold - 1) // p.fold
     p.n_parts = 1
     if p.G * p.n_runs < num_threads:
@@ -60,6 +62,8 @@ cdef void cut_runs(
     p.width = width * p.kernels.lanes
     p.n_tile_panels = (vectors + width - 1) // width
     p.n_runs = (p.n_tile_panels + most - 1) // most
+    if most == 1 and vectors % width == 1:
+        p.n_runs -= 1               # a vector that is left over needs no weights anew
     p.n_runs = (p.n_runs + multiple - 1) // multiple * multiple
     p.n_runs = max(1, min(p.n_runs, p.n_tile_panels))
     p.run_panels = (p.n_tile_panels + p.n_runs - 1) // p.n_runs

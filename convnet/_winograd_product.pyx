@@ -142,7 +142,7 @@ cdef void multiply_folds(
     if p.finish.bias != NULL:
         result.bias = p.finish.bias + (run.group * p.R + row) * itemsize
     for panel in range(run.n_panels):
-        if is_turned(p, run.tiles[panel].n_tiles):
+        if is_turned(p, run, panel):
             turn_sums(p, run, panel, end - first)
         p.kernels.winograd_output(
             &result,
@@ -227,7 +227,7 @@ cdef const char *multiply_point(
     panel.segment, panel.n_segments, panel.joined = &columns, 1, True
     product.panel, product.col_stride = &panel, 1
     product.next, product.next_stride = next, 64 // itemsize
-    if is_turned(p, n_tiles):
+    if is_turned(p, run, tile_panel):
         columns.len = panel.n_pixels = product.row_stride = product.b_stride = pitch
         product.a_stride = width
         while i < n_tiles:
@@ -253,14 +253,17 @@ cdef const char *multiply_point(
     return <const char *> product.next
 
 
-cdef inline bint is_turned(const Winograd *p, Py_ssize_t n_tiles) noexcept nogil:
+cdef inline bint is_turned(
+    const Winograd *p, const Run *run, Py_ssize_t panel
+) noexcept nogil:
     """Whether tiles are the rows of a panel's products, and filters the columns.
 
-    A few filters would leave most of the columns empty.
+    Filters that stream in are better read once; a few would leave most of the columns
+    empty.
     """
     return (
-        p.slice_channels > 0
-        and n_tiles <= p.kernels.lanes
+        (p.slice_channels > 0 or panel > 0)
+        and run.tiles[panel].n_tiles <= p.kernels.lanes
         and p.R > 2 * p.kernels.lanes
         and p.fold * p.kernels.mr == p.kernels.nr
     )
