@@ -245,8 +245,7 @@ cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         source = load_channels(g, &block, x, chunk.c, chunk.n_channels)
         cut_panel(g, &block, 0, block.n_rows * block.n_cols, block.segment, &pixels)
         prepare_rows(p, &tile, &pixels, packed, group, part, row_task)
-        tile.accumulate = index > begin
-        tile.far = index == begin and p.sums == p.grad_w
+        tile.accumulate, tile.far = index > begin, True
         if g.turned:
             multiply_turned(g, &tile, chunk, source, &pixels, p.tap_size)
         else:

@@ -242,7 +242,7 @@ cdef void multiply(
     tile.steps, tile.n_steps, tile.panel = &steps, 1, &columns
     tile.a_stride, tile.a_panel_stride = pitch(&p.grad_y), p.x.kernels.mr
     tile.b_stride, tile.row_stride, tile.col_stride = pitch(&p.x), p.row_size, 1
-    tile.accumulate = accumulate
+    tile.accumulate, tile.far = accumulate, True
     for point in range(p.n_points):
         for c in range((n_channels + NR - 1) // NR):
             columns.n_pixels = run.len = min(NR, n_channels - c * NR)

@@ -87,7 +87,7 @@ typedef struct {
     ptrdiff_t next_stride;
     const cn_panel_t *panel; /* where the columns go: `out`, `len` and `joined` */
     int accumulate, clip;
-    int far; /* y has long left the cache */
+    int far; /* y has left the core's own cache, and is fetched meanwhile */
     ptrdiff_t addend;
     double low, high;
 } cn_tile_t;
