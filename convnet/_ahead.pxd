@@ -7,7 +7,7 @@ from convnet._blocks cimport Block, Chunk, Gather
 from convnet._kernels cimport cn_tile_t
 
 cdef struct Ahead:
-    const char *line                # of the first channel; of the run that ends at `end`
+    const char *line                # of the first channel; its run ends at `end`
     const char *end
     # Runs to come: rows of n_bytes, or CN_NO_ROW, elements behind x.
     const char *x

@@ -73,7 +73,8 @@ cdef void look_behind_slab(
         return
     a.itemsize = g.kernels.itemsize
     a.x = x + (c * g.x.sc + lo) * a.itemsize
-    a.row, a.n_rows, a.n_bytes = block.slab_row, block.n_slab_rows, (hi - lo) * a.itemsize
+    a.row, a.n_rows = block.slab_row, block.n_slab_rows
+    a.n_bytes = (hi - lo) * a.itemsize
     a.channel_stride, a.wait = g.x.sc, 0
     # Spread over all tiles: a burst would fill the buffers that the first ones want.
     a.every = n_tiles // (2 * a.n_rows * (a.n_bytes // 64 + 1))

@@ -145,4 +145,3 @@ cdef inline bint is_readable(
     end += (g.dh_min + g.span_h - 1) * g.x.sh + g.dw_min + g.span_w - 1
     end += max(0, (chunk.n_channels - 1) * g.channel_stride)
     return source + end * g.kernels.itemsize <= <const char *> g.x_row.end
-

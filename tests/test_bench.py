@@ -5,6 +5,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from tolerance import tolerance
 
-from bench import layers, selection, training
+from bench import layers, selection, training, worker
 from bench.cases import TITLES, Conv, Pool
 from bench.libraries import load_class
 from bench.libraries.convnet import Reference
@@ -339,6 +341,18 @@ def test_trained_networks_are_what_their_words_say():
     lenet = next(training.trainings(["train.lenet"]))
     flops = 28 * 28 * 6 * 25 + 10 * 10 * 16 * 6 * 25 + 400 * 120 + 120 * 84 + 84 * 10
     assert lenet.flops == training.STEPS * 3 * 2 * 64 * flops
+
+
+def test_turn_ends_when_the_library_has_settled():
+    def spin():
+        while time.perf_counter() < end:
+            np.dot(ones, ones)
+
+    ones, end = np.ones(1000), time.perf_counter() + 0.2
+    thread = threading.Thread(target=spin)
+    thread.start()
+    worker._settle(limit=30)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize("memory", ["hot", "cold", "fresh"])

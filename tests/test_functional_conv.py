@@ -219,3 +219,29 @@ def test_signatures_are_those_of_the_reference(name):
         for module in (functional, reference)
     )
     assert fast == slow
+
+
+# Slabs of one phase of columns, and turned slabs of more columns than places are found
+# for at once.
+@pytest.mark.parametrize(
+    ("IC", "OC", "IW", "K", "stride", "padding"),
+    [
+        (19, 21, 65, 1, 2, 0),
+        (19, 21, 38, 1, (3, 2), (0, 1)),
+        (40, 70, 31, (3, 1), 2, (1, 0)),
+        (21, 24, 619, 3, 1, 1),
+        (21, 24, 1201, 3, (1, 2), 1),
+    ],
+)
+def test_columns_of_one_phase_and_many_columns(rng, IC, OC, IW, K, stride, padding):
+    x = rng.standard_normal((2, IC, 13, IW)).astype(np.float32)
+    weight = rng.standard_normal((OC, IC, *np.broadcast_to(K, 2))).astype(np.float32)
+    y = conv2d(x, weight, None, stride, padding)
+    wide = [a.astype(np.float64) for a in (x, weight)]
+    exact = reference.conv2d(*wide, None, stride, padding)
+    atol = tolerance(np.float32, weight[0].size, 30)
+    assert_allclose(y, exact, rtol=0, atol=atol)
+    grad = conv2d_grad_weight(y, x, weight.shape, stride, padding)
+    exact = reference.conv2d_grad_weight(y, wide[0], weight.shape, stride, padding)
+    atol = tolerance(np.float32, y[:, 0].size, np.abs(exact).max())
+    assert_allclose(grad, exact, rtol=0, atol=atol)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import convnet
-from convnet import reference
+from convnet import nn, reference
 from convnet._algorithm import ALLOWED, Product, choose, estimates
 from convnet._geometry import conv_window
 
@@ -274,3 +274,29 @@ def test_explain_lists_what_the_model_estimates(kind):
     assert plan.algorithm == min(costs, key=costs.get)
     assert {c.algorithm: c.cycles for c in plan.candidates} == costs
     assert all(c.scratch_bytes > 0 for c in plan.candidates)
+
+
+# 49 tiles are three vectors and one tile more, which shares a run with them: in one run
+# of all, in several, and for so few or odd filters that tiles are no rows.
+@pytest.mark.parametrize(("N", "OC"), [(1, 40), (1, 33), (1, 20), (2, 70), (9, 35)])
+def test_tiles_left_over(isa, rng, N, OC):
+    x, weight = operands(rng, N, 5, OC, 28, 26)
+    exact = reference.conv2d(x.astype(np.float64), weight.astype(np.float64), padding=1)
+    results = [
+        convnet.conv2d(x, weight, padding=1, algorithm="winograd4", num_threads=n)
+        for n in (1, 2, 5)
+    ]
+    assert errors(results[0], exact) < BOUNDS["winograd4"]
+    assert all((result == results[0]).all() for result in results)
+
+
+@pytest.mark.parametrize("N", [1, 3])
+def test_tiles_left_over_with_weights_that_are_kept(isa, rng, N):
+    x, weight = operands(rng, N, 64, 40, 28, 28)
+    layer = nn.Conv2d(64, 40, 3, padding=1, bias=False)
+    layer.weight.value[...] = weight
+    assert convnet.explain(x.shape, weight.shape, padding=1).algorithm == "winograd4"
+    kept = layer.prepare()(x)
+    exact = reference.conv2d(x.astype(np.float64), weight.astype(np.float64), padding=1)
+    assert errors(kept, exact) < BOUNDS["winograd4"]
+    assert (kept == convnet.conv2d(x, weight, padding=1, algorithm="winograd4")).all()
