@@ -22,18 +22,18 @@ cdef inline void look_nowhere(Ahead *a) noexcept nogil:
     a.line = a.end = NULL
     a.n_rows = 0
 
-# Behind `pixel` of a block whose image is read in place: n more.
+# Behind `pixel` of a block whose image is read in place: n more, at last those of the
+# next block, if there is one.
 cdef void look_behind_pixels(
-    const Gather *g, const Block *block, Chunk chunk, const char *source,
-    Py_ssize_t pixel, Py_ssize_t n, int num_threads, Ahead *a,
+    const Gather *g, const Block *block, const Block *next, Chunk chunk,
+    const char *source, Py_ssize_t pixel, Py_ssize_t n, Ahead *a,
 ) noexcept nogil
 
 # Behind a chunk's slab: the rows that the next slab is filled from, of the block's next
-# channels, or of block `index`, for which `next` has memory. x is the group's first
-# channel; n_tiles use the slab.
+# channels, or of the next block. x is the group's first channel; n_tiles use the slab.
 cdef void look_behind_slab(
-    const Gather *g, const Block *block, Block *next, Py_ssize_t index, Chunk chunk,
-    const char *x, Py_ssize_t n_tiles, Ahead *a,
+    const Gather *g, const Block *block, const Block *next, Chunk chunk, const char *x,
+    Py_ssize_t n_tiles, Ahead *a,
 ) noexcept nogil
 
 cdef bint begin_run(Ahead *a) noexcept nogil

@@ -5,7 +5,7 @@ Only pixels that are read at one tap: others are multiplied often enough that wa
 for them does not count, and a tile's steps are no channels then.
 """
 
-from convnet._blocks cimport Block, Chunk, Gather, open_block
+from convnet._blocks cimport Block, Chunk, Gather
 from convnet._kernels cimport CN_NO_ROW
 
 
@@ -27,10 +27,10 @@ cdef bint begin_run(Ahead *a) noexcept nogil:
 
 
 cdef void look_behind_pixels(
-    const Gather *g, const Block *block, Chunk chunk, const char *source,
-    Py_ssize_t pixel, Py_ssize_t n, int num_threads, Ahead *a,
+    const Gather *g, const Block *block, const Block *next, Chunk chunk,
+    const char *source, Py_ssize_t pixel, Py_ssize_t n, Ahead *a,
 ) noexcept nogil:
-    cdef Py_ssize_t place, row
+    cdef Py_ssize_t place
     look_nowhere(a)
     if g.taps.n != 1:
         return
@@ -38,14 +38,10 @@ cdef void look_behind_pixels(
         place = block.row_in[pixel // block.n_cols] + pixel % block.n_cols
     elif chunk.c + chunk.n_channels < g.x.C:
         place = chunk.n_channels * g.channel_stride + block.row_in[0]
+    elif next != NULL:
+        place = next.row_in[0] - chunk.c * g.channel_stride
     else:
-        # Threads take turns: this one's next block comes after theirs.
-        place = block.first_col // g.cols + num_threads
-        row = block.first_row + place // g.n_col_blocks * g.rows
-        if row >= g.y.N * g.y.H:
-            return
-        place = place % g.n_col_blocks * g.cols - chunk.c * g.channel_stride
-        place += row // g.y.H * g.x.sn + row % g.y.H * g.step_h * g.x.sh
+        return
     a.itemsize = g.kernels.itemsize
     a.line = source + (place + g.taps.place[0]) * a.itemsize
     a.end = a.line + n * a.itemsize + 64
@@ -53,19 +49,17 @@ cdef void look_behind_pixels(
 
 
 cdef void look_behind_slab(
-    const Gather *g, const Block *block, Block *next, Py_ssize_t index, Chunk chunk,
-    const char *x, Py_ssize_t n_tiles, Ahead *a,
+    const Gather *g, const Block *block, const Block *next, Chunk chunk, const char *x,
+    Py_ssize_t n_tiles, Ahead *a,
 ) noexcept nogil:
     cdef Py_ssize_t c = chunk.c + chunk.n_channels, lo, hi
     look_nowhere(a)
     if g.taps.n != 1 or g.x.sw != 1:
         return
     if c >= g.x.C:
-        c = 0
-        if index >= g.n_row_blocks * g.n_col_blocks:
+        c, block = 0, next
+        if next == NULL:
             return
-        open_block(g, next, index)
-        block = next
     lo = block.first_col * g.step_w + g.dw_min
     hi = min(lo + g.n_cols * g.step_w, g.x.W)
     lo = max(lo, 0)

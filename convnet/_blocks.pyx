@@ -16,7 +16,6 @@ cdef void plan_gather(
 ) noexcept nogil:
     measure_taps(g)
     join_rows(g)
-    choose_phases(g)
     g.turned = turned
     g.direct = allow_direct and reads_only_inside(g)
     if not g.direct and not turned:
@@ -27,7 +26,6 @@ cdef void plan_gather(
 
 cdef void plan_gather_like(Gather *g, const Gather *other) noexcept nogil:
     measure_taps(g)
-    choose_phases(g)
     g.turned, g.direct = other.turned, False
     g.rows, g.cols = other.rows, other.cols
     g.n_row_blocks, g.n_col_blocks = other.n_row_blocks, other.n_col_blocks
@@ -83,6 +81,7 @@ cdef void measure_taps(Gather *g) noexcept nogil:
     g.span_h, g.span_w = dh_max - g.dh_min + 1, dw_max - g.dw_min + 1
     # Neighbouring output rows share slab rows unless the stride jumps over the kernel.
     g.row_step = min(g.step_h, g.span_h)
+    choose_phases(g)
 
 
 cdef void join_rows(Gather *g) noexcept nogil:

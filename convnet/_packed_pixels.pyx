@@ -37,8 +37,8 @@ cdef Py_ssize_t pack_panels(
     cdef cn_segment_t *segment = block.segment
     if not p.unpacked:
         most = min(max(PIXEL_BYTES // max(some.panel_bytes, 1), 1), most)
-    if not p.unpacked and g.taps.n > 1 and some.panel_bytes > HALF_L1:
-        most = 1
+        if g.taps.n > 1 and some.panel_bytes > HALF_L1:
+            most = 1
     some.n = 0
     while some.n < most and first < n_pixels:
         n = panel_pixels(p, block, first)
@@ -49,7 +49,7 @@ cdef Py_ssize_t pack_panels(
         first += n
     if g.direct:
         look_behind_pixels(
-            g, block, some.chunk, source, first, some.n * g.kernels.nr, p.num_threads,
+            g, block, some.next, some.chunk, source, first, some.n * g.kernels.nr,
             &some.ahead,
         )
     return first

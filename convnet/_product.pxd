@@ -3,7 +3,7 @@
 # The blocked product behind the direct convolution, forward and input gradient.
 
 from convnet._ahead cimport Ahead
-from convnet._blocks cimport MAX_PANELS, Chunk, Gather
+from convnet._blocks cimport MAX_PANELS, Block, Chunk, Gather
 from convnet._kernels cimport cn_panel_t, cn_segment_t
 from convnet._operands cimport Finish
 
@@ -57,7 +57,8 @@ cdef struct Operands:
     cn_panel_t columns[MAX_PANELS]
     const char *pixels[MAX_PANELS]  # where each panel begins
     const char *unread[MAX_PANELS]  # where its pixels lie that a tile packs, or NULL
-    Ahead ahead                     # what is read after them
+    const Block *next               # this thread's next block of the group, or NULL
+    Ahead ahead                     # what is read after these pixels
 
 # Plan a described product; pack its weights and multiply, or tell the plan. A dict
 # keeps packed weights for later calls.

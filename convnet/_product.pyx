@@ -124,20 +124,19 @@ cdef int run_slices(
 cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
     """Share the rows of some blocks, so that all threads end at about the same time.
 
-    Parts of a block each pack its pixels, cheap beside eight panels of rows. So
-    few blocks of many rows are all shared; else those that are left over when each
-    thread has had as many. Each result is one task's in any case: the same bits.
+    Parts of a block each pack its pixels, cheap beside eight panels of rows. So few
+    blocks of many rows are all shared, unless each thread has as many; else those that
+    are left over. Each result is one task's in any case: the same bits.
     """
     cdef Py_ssize_t n_blocks = p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
-    p.n_whole, p.n_parts = n_blocks, 1
-    if num_threads == 1 or n_blocks >= 2 * num_threads and n_blocks % num_threads == 0:
-        pass                        # each thread has as many
-    elif n_blocks < 4 * num_threads and p.n_panels >= 16:
+    cdef Py_ssize_t left_over = n_blocks % num_threads
+    cdef bint few = n_blocks < (4 if left_over > 0 else 2) * num_threads
+    p.n_whole, p.n_parts = n_blocks, min(num_threads, p.n_panels)
+    if num_threads > 1 and few and p.n_panels >= 16:
         p.n_whole = 0
         p.n_parts = min((4 * num_threads + n_blocks - 1) // n_blocks, p.n_panels // 8)
     elif n_blocks < 8 * num_threads:
-        p.n_whole -= n_blocks % num_threads
-        p.n_parts = min(num_threads, p.n_panels)
+        p.n_whole -= left_over
     p.n_tasks = p.n_whole + (n_blocks - p.n_whole) * p.n_parts
 
 
@@ -179,8 +178,13 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     x = g.x.data + some.group * g.x.C * g.x.sc * g.kernels.itemsize
     look_nowhere(&some.ahead)
     place_block(g, &block, memory)
-    place_block(g, &next_block, some.packed + packed_pixels_bytes(p))
     open_block(g, &block, place % n_blocks)
+    # Threads take turns: this one's next block comes after theirs.
+    some.next = NULL
+    if place % n_blocks + p.num_threads < n_blocks:
+        place_block(g, &next_block, some.packed + packed_pixels_bytes(p))
+        open_block(g, &next_block, place % n_blocks + p.num_threads)
+        some.next = &next_block
     for index in range(p.first_chunk, p.first_chunk + p.n_chunks):
         some.chunk = get_chunk(g, index)
         some.panel_bytes = pixel_panel_bytes(g, some.chunk.depth)
@@ -188,8 +192,8 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
             source = load_channels(g, &block, x, some.chunk.c, some.chunk.n_channels)
             if not g.direct:
                 look_behind_slab(
-                    g, &block, &next_block, place % n_blocks + p.num_threads,
-                    some.chunk, x, n_tiles(p, &block, &some), &some.ahead,
+                    g, &block, some.next, some.chunk, x, n_tiles(p, &block, &some),
+                    &some.ahead,
                 )
         multiply_chunk(p, &block, source, &some)
 

@@ -151,8 +151,8 @@ typedef struct {
     cn_row_t row;
 } cn_tiles_t;
 
-/* One channel plane of a pooling call, or several as one high plane: these only indices
- * know.  Strides in elements. */
+/* One channel plane of a pooling call, or several as one high plane, which only indices
+ * tell apart.  Strides in elements. */
 typedef struct {
     ptrdiff_t n_planes;
     ptrdiff_t IH, IW, x_row_stride, x_col_stride, x_channel_stride;
