@@ -172,7 +172,7 @@ cdef extern from "convnet.h" nogil:
         ) noexcept nogil
         void (*winograd_pixels)(
             void *, const void *, const cn_panel_t *, const Py_ssize_t *, Py_ssize_t,
-            Py_ssize_t, Py_ssize_t, Py_ssize_t, int, int,
+            Py_ssize_t, Py_ssize_t, Py_ssize_t, int, int, int,
         ) noexcept nogil
         void (*winograd_turn)(
             void *, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,

@@ -53,6 +53,13 @@ cdef struct WinogradWeight:
     Py_ssize_t workspace_bytes
 
 
+# Tiles of a block in work, and channels of a chunk.
+cdef struct Tiles:
+    const char *pixels
+    cn_panel_t panel
+    Py_ssize_t n_channels
+
+
 def grad_weight(
     cnp.ndarray grad_y, cnp.ndarray x, cnp.ndarray grad_w, int m, Steps steps,
     Py_ssize_t groups, int num_threads, list plans=None,
@@ -164,7 +171,7 @@ cdef Py_ssize_t workspace_bytes(const WinogradWeight *p) noexcept nogil:
     """Bytes of one thread: two blocks and their transformed tiles, in whole pages."""
     cdef Py_ssize_t n = points_stride(&p.x) + points_stride(&p.grad_y)
     # A tile reads MR rows, whether there are so many or not.
-    n = (p.n_points * n + p.x.kernels.mr) * p.x.kernels.itemsize
+    n = (p.n_points // 2 * n + p.x.kernels.mr) * p.x.kernels.itemsize
     if p.whole:
         n += p.group_size * p.x.kernels.itemsize
     return (block_bytes(&p.x) + block_bytes(&p.grad_y) + n + 4095) // 4096 * 4096
@@ -184,20 +191,22 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef char *sums = p.workspaces + worker * p.workspace_bytes
     cdef char *memory = sums + p.whole * p.group_size * itemsize
     cdef char *v = memory + block_bytes(&p.x) + block_bytes(&p.grad_y)
-    cdef char *u = v + p.n_points * points_stride(&p.x) * itemsize
-    cdef Py_ssize_t n_tiles
+    cdef char *u = v + p.n_points // 2 * points_stride(&p.x) * itemsize
+    cdef Py_ssize_t at
+    cdef Tiles x, grad_y
+    cdef int last
     if not p.whole:
         sums = p.sums + itemsize * (
             part * p.part_size + group * p.group_size + rows.c * p.row_size + channels.c
         )
     for index in range(begin + p.first, min(begin + p.first + p.n_now, end)):
-        transform(p, &p.x, index, group, channels, memory, v, True)
-        n_tiles = transform(
-            p, &p.grad_y, index, group, rows, memory + block_bytes(&p.x), u, False
-        )
-        multiply(
-            p, u, v, n_tiles, sums, rows.n_channels, channels.n_channels, index > begin
-        )
+        load(&x, &p.x, index, group, channels, memory)
+        load(&grad_y, &p.grad_y, index, group, rows, memory + block_bytes(&p.x))
+        for last in range(2):
+            transform(p, &p.x, &x, v, True, last)
+            transform(p, &p.grad_y, &grad_y, u, False, last)
+            at = last * ((p.m + 2) // 2) * p.point_size * itemsize
+            multiply(p, u, v, &grad_y, &x, sums + at, index > begin)
     if p.whole:
         for index in range(rows.n_channels):
             turn_row(
@@ -208,48 +217,55 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
             )
 
 
-cdef Py_ssize_t transform(
-    const WinogradWeight *p, const Gather *g, Py_ssize_t index, Py_ssize_t group,
-    Chunk chunk, char *memory, char *points, bint is_input,
+cdef void load(
+    Tiles *t, const Gather *g, Py_ssize_t index, Py_ssize_t group, Chunk chunk,
+    char *memory,
 ) noexcept nogil:
-    """Transform a chunk of channels of a block of tiles; return their number."""
+    """Bring in a chunk of channels of the pixels of a block of tiles."""
     cdef const char *first = g.x.data + group * g.x.C * g.x.sc * g.kernels.itemsize
-    cdef const char *source
     cdef Block block
-    cdef cn_panel_t tiles
     place_block(g, &block, memory)
     open_block(g, &block, index)
-    source = load_channels(g, &block, first, chunk.c, chunk.n_channels)
-    cut_panel(g, &block, 0, block.n_rows * block.n_cols, block.segment, &tiles)
+    t.n_channels = chunk.n_channels
+    t.pixels = load_channels(g, &block, first, chunk.c, chunk.n_channels)
+    cut_panel(g, &block, 0, block.n_rows * block.n_cols, block.segment, &t.panel)
+
+
+cdef inline void transform(
+    const WinogradWeight *p, const Gather *g, const Tiles *t, char *points,
+    bint is_input, bint last,
+) noexcept nogil:
+    """The first half of each row of points, or the last, of a block of tiles."""
     g.kernels.winograd_pixels(
-        points, source, &tiles, g.taps.place, g.pixel_stride, chunk.n_channels,
-        pitch(g), points_stride(g), is_input, p.m,
+        points, t.pixels, &t.panel, g.taps.place, g.pixel_stride, t.n_channels,
+        pitch(g), points_stride(g), is_input, last, p.m,
     )
-    return tiles.n_pixels
 
 
 cdef void multiply(
-    const WinogradWeight *p, const char *u, const char *v, Py_ssize_t n_tiles,
-    char *sums, Py_ssize_t n_rows, Py_ssize_t n_channels, bint accumulate,
+    const WinogradWeight *p, const char *u, const char *v, const Tiles *rows,
+    const Tiles *channels, char *sums, bint accumulate,
 ) noexcept nogil:
-    """Add a block's products to the sums, point by point."""
-    cdef Py_ssize_t NR = p.x.kernels.nr, itemsize = p.x.kernels.itemsize, point, c
+    """Add a block's products to the sums of half of the points."""
+    cdef Py_ssize_t NR = p.x.kernels.nr, itemsize = p.x.kernels.itemsize, i, c, at
+    cdef Py_ssize_t half = (p.m + 2) // 2
     cdef cn_segment_t steps, run
     cdef cn_panel_t columns
     cdef cn_tile_t tile = plain_tile()
-    steps.len, steps.in_, run.out = n_tiles, 0, 0
+    steps.len, steps.in_, run.out = rows.panel.n_pixels, 0, 0
     columns.segment, columns.n_segments, columns.joined = &run, 1, True
     tile.steps, tile.n_steps, tile.panel = &steps, 1, &columns
     tile.a_stride, tile.a_panel_stride = pitch(&p.grad_y), p.x.kernels.mr
     tile.b_stride, tile.row_stride, tile.col_stride = pitch(&p.x), p.row_size, 1
     tile.accumulate, tile.far = accumulate, True
-    for point in range(p.n_points):
-        for c in range((n_channels + NR - 1) // NR):
-            columns.n_pixels = run.len = min(NR, n_channels - c * NR)
-            tile.a = u + point * points_stride(&p.grad_y) * itemsize
-            tile.b = v + (point * points_stride(&p.x) + c * NR) * itemsize
-            tile.y = sums + (point * p.point_size + c * NR) * itemsize
-            multiply_rows(p, &tile, n_rows)
+    for i in range(p.n_points // 2):
+        at = (i // half * 2 * half + i % half) * p.point_size
+        for c in range((channels.n_channels + NR - 1) // NR):
+            columns.n_pixels = run.len = min(NR, channels.n_channels - c * NR)
+            tile.a = u + i * points_stride(&p.grad_y) * itemsize
+            tile.b = v + (i * points_stride(&p.x) + c * NR) * itemsize
+            tile.y = sums + (at + c * NR) * itemsize
+            multiply_rows(p, &tile, rows.n_channels)
 
 
 cdef void multiply_rows(
