@@ -171,7 +171,7 @@ cdef Py_ssize_t workspace_bytes(const WinogradWeight *p) noexcept nogil:
     """Bytes of one thread: two blocks and their transformed tiles, in whole pages."""
     cdef Py_ssize_t n = points_stride(&p.x) + points_stride(&p.grad_y)
     # A tile reads MR rows, whether there are so many or not.
-    n = (p.n_points // 2 * n + p.x.kernels.mr) * p.x.kernels.itemsize
+    n = (2 * (p.m + 2) * n + p.x.kernels.mr) * p.x.kernels.itemsize
     if p.whole:
         n += p.group_size * p.x.kernels.itemsize
     return (block_bytes(&p.x) + block_bytes(&p.grad_y) + n + 4095) // 4096 * 4096
@@ -191,10 +191,10 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef char *sums = p.workspaces + worker * p.workspace_bytes
     cdef char *memory = sums + p.whole * p.group_size * itemsize
     cdef char *v = memory + block_bytes(&p.x) + block_bytes(&p.grad_y)
-    cdef char *u = v + p.n_points // 2 * points_stride(&p.x) * itemsize
+    cdef char *u = v + 2 * (p.m + 2) * points_stride(&p.x) * itemsize
     cdef Py_ssize_t at
     cdef Tiles x, grad_y
-    cdef int last
+    cdef int pair
     if not p.whole:
         sums = p.sums + itemsize * (
             part * p.part_size + group * p.group_size + rows.c * p.row_size + channels.c
@@ -202,10 +202,10 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     for index in range(begin + p.first, min(begin + p.first + p.n_now, end)):
         load(&x, &p.x, index, group, channels, memory)
         load(&grad_y, &p.grad_y, index, group, rows, memory + block_bytes(&p.x))
-        for last in range(2):
-            transform(p, &p.x, &x, v, True, last)
-            transform(p, &p.grad_y, &grad_y, u, False, last)
-            at = last * ((p.m + 2) // 2) * p.point_size * itemsize
+        for pair in range((p.m + 2) // 2):
+            transform(p, &p.x, &x, v, True, pair)
+            transform(p, &p.grad_y, &grad_y, u, False, pair)
+            at = pair * 2 * (p.m + 2) * p.point_size * itemsize
             multiply(p, u, v, &grad_y, &x, sums + at, index > begin)
     if p.whole:
         for index in range(rows.n_channels):
@@ -233,12 +233,12 @@ cdef void load(
 
 cdef inline void transform(
     const WinogradWeight *p, const Gather *g, const Tiles *t, char *points,
-    bint is_input, bint last,
+    bint is_input, int pair,
 ) noexcept nogil:
-    """The first half of each row of points, or the last, of a block of tiles."""
+    """Two columns of points of a block of tiles."""
     g.kernels.winograd_pixels(
         points, t.pixels, &t.panel, g.taps.place, g.pixel_stride, t.n_channels,
-        pitch(g), points_stride(g), is_input, last, p.m,
+        pitch(g), points_stride(g), is_input, pair, p.m,
     )
 
 
@@ -246,9 +246,8 @@ cdef void multiply(
     const WinogradWeight *p, const char *u, const char *v, const Tiles *rows,
     const Tiles *channels, char *sums, bint accumulate,
 ) noexcept nogil:
-    """Add a block's products to the sums of half of the points."""
-    cdef Py_ssize_t NR = p.x.kernels.nr, itemsize = p.x.kernels.itemsize, i, c, at
-    cdef Py_ssize_t half = (p.m + 2) // 2
+    """Add a block's products to the sums of two columns of points."""
+    cdef Py_ssize_t NR = p.x.kernels.nr, itemsize = p.x.kernels.itemsize, i, c
     cdef cn_segment_t steps, run
     cdef cn_panel_t columns
     cdef cn_tile_t tile = plain_tile()
@@ -258,13 +257,12 @@ cdef void multiply(
     tile.a_stride, tile.a_panel_stride = pitch(&p.grad_y), p.x.kernels.mr
     tile.b_stride, tile.row_stride, tile.col_stride = pitch(&p.x), p.row_size, 1
     tile.accumulate, tile.far = accumulate, True
-    for i in range(p.n_points // 2):
-        at = (i // half * 2 * half + i % half) * p.point_size
+    for i in range(2 * (p.m + 2)):
         for c in range((channels.n_channels + NR - 1) // NR):
             columns.n_pixels = run.len = min(NR, channels.n_channels - c * NR)
             tile.a = u + i * points_stride(&p.grad_y) * itemsize
             tile.b = v + (i * points_stride(&p.x) + c * NR) * itemsize
-            tile.y = sums + (at + c * NR) * itemsize
+            tile.y = sums + (i * p.point_size + c * NR) * itemsize
             multiply_rows(p, &tile, rows.n_channels)
 
 
