@@ -26,10 +26,10 @@ cdef struct Gather:
     # taps must stay together.
     Py_ssize_t chunk_channels, n_channel_chunks, chunk_taps, n_tap_chunks
     # The slab; `direct` reads x itself where it already looks like one.
-    # Turned, its channels come last, so many of them and more where taps are few:
-    # pixels of pixel_stride elements; else of one.
+    # Turned, its channels come last, at most so many of them: pixels of pixel_stride
+    # elements; else of one.
     bint direct, banded, too_large
-    Py_ssize_t turned, pixel_stride
+    Py_ssize_t turned, pixel_stride, max_slab_bytes
     Py_ssize_t dh_min, dw_min, span_h, span_w, row_step, n_phases, n_cols, row_pitch
     Py_ssize_t n_tap_rows, max_slab_rows, channel_stride
 
@@ -51,14 +51,19 @@ cdef struct Chunk:
 # Decide blocks of at most so many pixels, chunks and slab, from the shapes
 # alone (never from the threads); or take the blocks of a gather at the same pixels.
 cdef void plan_gather(
-    Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t max_pixels
+    Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t max_pixels,
+    Py_ssize_t max_slab_bytes,
 ) noexcept nogil
-cdef void plan_gather_like(Gather *g, const Gather *other) noexcept nogil
+cdef void plan_gather_like(
+    Gather *g, const Gather *other, Py_ssize_t turned
+) noexcept nogil
 
 cdef enum:
     # Panels of pixels in a block: those that are usual, and those of short reductions.
     BLOCK_PANELS = 12
     MAX_PANELS = 24
+    # Bytes of a slab: half an L2 of 1 MB, with its panel.
+    SLAB_BYTES = 384 * 1024
     # Length of the reduction that one packed panel holds. KC * NR floats are 110 KB
     # with AVX-512: they come from L2 at a rate that the multiply-adds hide.
     KC = 576

@@ -5,18 +5,17 @@ from libc.string cimport memmove
 
 from convnet._kernels cimport CN_NO_ROW, cn_panel_t, cn_segment_t, cn_slab_t
 
-# Bytes of a slab: half an L2 of 1 MB, with its panel.
-cdef Py_ssize_t MAX_SLAB_BYTES = 384 * 1024
 # Panels of pixels in a block, at least, however many channels there are.
 cdef Py_ssize_t FEW_PANELS = 4
 
 
 cdef void plan_gather(
-    Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t max_pixels
+    Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t max_pixels,
+    Py_ssize_t max_slab_bytes,
 ) noexcept nogil:
     measure_taps(g)
     join_rows(g)
-    g.turned = turned
+    g.turned, g.max_slab_bytes = turned, max_slab_bytes
     g.direct = allow_direct and reads_only_inside(g)
     if not g.direct and not turned:
         max_pixels = min(max_pixels, max(slab_pixels(g), FEW_PANELS * g.kernels.nr))
@@ -24,9 +23,11 @@ cdef void plan_gather(
     lay_out_slab(g)
 
 
-cdef void plan_gather_like(Gather *g, const Gather *other) noexcept nogil:
+cdef void plan_gather_like(
+    Gather *g, const Gather *other, Py_ssize_t turned
+) noexcept nogil:
     measure_taps(g)
-    g.turned, g.direct = other.turned, False
+    g.turned, g.max_slab_bytes, g.direct = turned, other.max_slab_bytes, False
     g.rows, g.cols = other.rows, other.cols
     g.n_row_blocks, g.n_col_blocks = other.n_row_blocks, other.n_col_blocks
     lay_out_slab(g)
@@ -36,7 +37,7 @@ cdef Py_ssize_t slab_pixels(const Gather *g) noexcept nogil:
     """Output pixels of which a slab holds as many channels as a panel does."""
     cdef Py_ssize_t channels = min(g.x.C, max(KC // max(g.taps.n, 1), 1))
     channels *= g.row_step * max(g.n_phases, 1) * g.kernels.itemsize
-    return MAX_SLAB_BYTES // max(channels, 1)
+    return g.max_slab_bytes // max(channels, 1)
 
 
 cdef void lay_out_slab(Gather *g) noexcept nogil:
@@ -184,15 +185,16 @@ cdef inline double tile_vectors(
 
 
 cdef void choose_chunks(Gather *g) noexcept nogil:
-    """Cut the reduction into equal chunks of at most KC, whole channels first."""
+    """Cut the reduction into equal chunks of at most KC, whole channels first.
+
+    The channels of a turned slab are no part of the reduction.
+    """
     cdef Py_ssize_t C = g.x.C, T = max(g.taps.n, 1), n, room
     g.n_tap_chunks = 1 if g.taps.together else (T + KC - 1) // KC
     g.chunk_taps = (T + g.n_tap_chunks - 1) // g.n_tap_chunks
-    n = max(KC // T, 1)
-    if g.turned:
-        n = max(n, g.turned)
+    n = g.turned or max(KC // T, 1)
     if not g.direct:
-        room = MAX_SLAB_BYTES // (g.channel_stride * g.kernels.itemsize)
+        room = g.max_slab_bytes // (g.channel_stride * g.kernels.itemsize)
         n = min(n, max(room, 1))
     g.n_channel_chunks = (C + n - 1) // n
     g.chunk_channels = (C + g.n_channel_chunks - 1) // g.n_channel_chunks

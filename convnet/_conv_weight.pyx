@@ -17,8 +17,9 @@ order. So the bits never depend on the number of threads.
 cimport numpy as cnp
 
 from convnet._blocks cimport (
-    BLOCK_PANELS, ENOUGH_TASKS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
-    load_channels, open_block, outline, padded, place_block, plan_gather, require_slab,
+    BLOCK_PANELS, ENOUGH_TASKS, KC, SLAB_BYTES, Block, Chunk, Gather, block_bytes,
+    cut_panel, get_chunk, load_channels, open_block, outline, padded, place_block,
+    plan_gather, require_slab,
 )
 from convnet._kernels cimport (
     SLICE_WORK, Flushing, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t,
@@ -38,7 +39,7 @@ cnp.import_array()
 
 # Bytes of grad_y at a block of a task, for which x is turned or gathered once.
 cdef Py_ssize_t TASK_BYTES = 640 * 1024
-# Channels of a turned slab: three panels of columns.
+# Channels of a turned slab, at least: three panels of columns.
 cdef Py_ssize_t TURNED_CHANNELS = 144
 # Cycles to gather a pixel for a column, and to turn a sum back, beside what is done in
 # either case.
@@ -106,8 +107,9 @@ def grad_weight(
         plan_gather(
             g,
             False,
-            TURNED_CHANNELS if is_better_turned(&p) else 0,
+            max(TURNED_CHANNELS, KC // T) if is_better_turned(&p) else 0,
             BLOCK_PANELS * g.kernels.nr,
+            SLAB_BYTES,
         )
         require_slab(g)
         run_weight_gradient(&p, num_threads, plans)

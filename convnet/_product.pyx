@@ -3,8 +3,8 @@
 
 from convnet._ahead cimport look_behind_slab, look_nowhere, take_lines
 from convnet._blocks cimport (
-    KC, Block, Gather, block_bytes, get_chunk, index_bytes, load_channels, open_block,
-    outline, padded, place_block, plan_gather, require_slab,
+    KC, SLAB_BYTES, Block, Gather, block_bytes, get_chunk, index_bytes, load_channels,
+    open_block, outline, padded, place_block, plan_gather, require_slab,
 )
 from convnet._kernels cimport (
     SERIAL_WORK, Packing, cn_kernels_t, cn_segment_t, cn_tile_t, find_packing,
@@ -42,7 +42,7 @@ cdef int run_product(
     name = "unpacked" if p.unpacked else "direct"
     kept = find_packing(packings, name, g.kernels.itemsize)
     g.taps.together = p.unpacked or p.phases != NULL
-    plan_gather(g, not p.unpacked, 0, block_panels(g) * g.kernels.nr)
+    plan_gather(g, not p.unpacked, 0, block_panels(g) * g.kernels.nr, SLAB_BYTES)
     require_slab(g)
     work = 2.0 * p.G * p.R * g.x.C * p.n_taps * g.y.N * g.y.H * g.y.W
     if work < SERIAL_WORK:

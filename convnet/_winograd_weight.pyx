@@ -15,7 +15,7 @@ transforms its sums back before they leave the cache.
 cimport numpy as cnp
 
 from convnet._blocks cimport (
-    ENOUGH_TASKS, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
+    ENOUGH_TASKS, SLAB_BYTES, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
     load_channels, open_block, outline, padded, place_block, plan_gather,
     plan_gather_like, require_slab,
 )
@@ -30,10 +30,13 @@ from convnet._operands cimport (
 cnp.import_array()
 
 
-# Channels of a task, by as many rows: the sums of all points fill half an L2.
-cdef Py_ssize_t TURNED_CHANNELS = 96
+# Channels of a task, by as many rows: the sums of all points fill an L2 of 2 MB, but
+# those of a pair of columns, which are in work, a third of it.
+cdef Py_ssize_t TASK_CHANNELS = 128
 # Tiles of a block: its sums are read and written once for so many.
 cdef Py_ssize_t MAX_TILES = 64
+# Rows whose products take as long as a task's transforms of its channels.
+cdef Py_ssize_t TRANSFORM_ROWS = 10
 
 
 cdef struct WinogradWeight:
@@ -84,8 +87,8 @@ def grad_weight(
         add_tap(&p.grad_y.taps, t // m, t % m, t)
     describe(&p.x, x, grad_y, p.C, m)
     describe(&p.grad_y, grad_y, grad_y, p.R, m)
-    plan_gather(&p.x, False, TURNED_CHANNELS, MAX_TILES)
-    plan_gather_like(&p.grad_y, &p.x)
+    plan_gather(&p.x, False, TASK_CHANNELS, MAX_TILES, 2 * SLAB_BYTES)
+    plan_gather_like(&p.grad_y, &p.x, TASK_CHANNELS)
     require_slab(&p.x)
     require_slab(&p.grad_y)
     run(&p, num_threads, plans)
@@ -105,14 +108,10 @@ cdef void describe(
 
 
 cdef int run(WinogradWeight *p, int num_threads, list plans) except -1:
-    cdef Py_ssize_t tasks, longest, sums_bytes
+    cdef Py_ssize_t tasks = plan_tasks(p, num_threads), longest, sums_bytes
     cdef int itemsize = p.x.kernels.itemsize
     cdef double work
     cdef char *scratch
-    p.n_blocks = p.x.n_row_blocks * p.x.n_col_blocks
-    tasks = p.G * p.x.n_channel_chunks * p.grad_y.n_channel_chunks
-    p.n_parts = min(p.n_blocks, (ENOUGH_TASKS + tasks - 1) // tasks)
-    tasks *= p.n_parts
     num_threads = <int> min(num_threads, tasks)
     work = 2.0 * p.G * p.R * p.C * p.n_points * p.x.y.N * p.x.y.H * p.x.y.W
     # Between tasks an interrupt may end the call.
@@ -145,6 +144,26 @@ cdef int run(WinogradWeight *p, int num_threads, list plans) except -1:
     finally:
         give_back(scratch)
     return 0
+
+
+cdef Py_ssize_t plan_tasks(WinogradWeight *p, int num_threads) noexcept nogil:
+    """Choose parts by the shape alone, and rows of a task for the threads: no sum
+    depends on those. Return the number of tasks.
+    """
+    cdef Py_ssize_t tasks = p.G * p.x.n_channel_chunks, lanes = p.x.kernels.lanes
+    cdef Py_ssize_t n, rows, load, least = 0, best = p.grad_y.chunk_channels
+    p.n_blocks = p.x.n_row_blocks * p.x.n_col_blocks
+    n = tasks * ((p.R + lanes - 1) // lanes)
+    p.n_parts = min(p.n_blocks, (ENOUGH_TASKS + n - 1) // n)
+    tasks *= p.n_parts
+    for n in range(p.grad_y.n_channel_chunks, p.R // lanes + 1):
+        rows = padded(p.x.kernels, (p.R + n - 1) // n)
+        load = (tasks * ((p.R + rows - 1) // rows) + num_threads - 1) // num_threads
+        load *= rows + TRANSFORM_ROWS
+        if least == 0 or load < least:
+            least, best = load, rows
+    plan_gather_like(&p.grad_y, &p.x, best)
+    return tasks * p.grad_y.n_channel_chunks
 
 
 cdef void lay_out_sums(WinogradWeight *p) noexcept nogil:
