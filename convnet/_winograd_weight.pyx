@@ -16,7 +16,7 @@ cimport numpy as cnp
 
 from convnet._blocks cimport (
     ENOUGH_TASKS, SLAB_BYTES, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
-    load_channels, open_block, outline, padded, place_block, plan_gather,
+    load_channels, odd_lines, open_block, outline, padded, place_block, plan_gather,
     plan_gather_like, require_slab,
 )
 from convnet._kernels cimport (
@@ -183,7 +183,7 @@ cdef inline Py_ssize_t pitch(const Gather *g) noexcept nogil:
 
 
 cdef inline Py_ssize_t points_stride(const Gather *g) noexcept nogil:
-    return g.rows * g.cols * pitch(g)
+    return odd_lines(g.rows * g.cols * pitch(g))
 
 
 cdef Py_ssize_t workspace_bytes(const WinogradWeight *p) noexcept nogil:
