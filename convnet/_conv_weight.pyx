@@ -6,7 +6,8 @@
 
 Pixels are the reduction here. Where there are channels enough, a block's slab of x is
 turned, channels last, so that a tap's columns of the product lie in it side by side;
-with few channels, columns of all taps are gathered from a planar slab.
+with few channels, columns of all taps are gathered from a planar slab. A 1x1 kernel
+sees x and grad_y alike: the one of fewer channels is turned.
 
 Tasks own tiles of grad_w (rows by chunks of channels and taps) and walk over all pixels
 in order; where that gives too few tasks, the pixels are split into parts whose number
@@ -44,6 +45,8 @@ cdef Py_ssize_t TURNED_CHANNELS = 144
 # Cycles to gather a pixel for a column, and to turn a sum back, beside what is done in
 # either case.
 cdef double GATHERING = 0.4, TURNING_BACK = 1.6
+# Pixels that are turned in the time that the sum of a swapped product takes.
+cdef double SWAPPING = 4
 
 
 cdef struct WeightGradient:
@@ -51,13 +54,15 @@ cdef struct WeightGradient:
     Image grad_y
     char *grad_w
     Py_ssize_t G, R, C, T           # groups; rows and channels of a group; taps
+    bint swapped                    # x and grad_y have changed places, and so R and C
     bint in_place                   # rows of grad_y are read where they lie
     Py_ssize_t n_panels, task_panels, n_row_tasks, n_chunks
     Py_ssize_t n_blocks, n_parts
     # Of each part's blocks, those that are added up now: `n_now` from `first` on.
     Py_ssize_t first, n_now
     # The parts' sums: (n_parts, G, R, C, T), or turned (n_parts, G, T, R, C) with
-    # channels rounded up to whole vectors; and the steps from one to the next.
+    # channels rounded up to whole vectors, which swapped ones are as well; and the
+    # steps from one to the next.
     char *sums
     Py_ssize_t part_size, group_size, tap_size, row_size
     char *workspaces
@@ -82,14 +87,11 @@ def grad_weight(
     cdef Gather *g = &p.pixels
     cdef Py_ssize_t KW = steps.KW, T = steps.KH * KW, t
     g.kernels = active_kernels(<int> x.itemsize)
-    g.x, p.grad_y = describe_array(x), describe_array(grad_y)
-    g.x_row = describe_rows(x)
-    # Segments carry offsets into grad_y: the product's "output pixels" are its pixels.
-    g.y = p.grad_y
     g.step_h, g.step_w = steps.SH, steps.SW
     p.grad_w = <char *> cnp.PyArray_DATA(grad_w)
     p.G, p.R, p.T = groups, grad_w.shape[0] // groups, T
-    p.C = g.x.C = grad_w.shape[1]
+    p.C, p.swapped = grad_w.shape[1], False
+    describe(&p, grad_y, x)
     cdef cn_row_t rows = describe_rows(grad_y)
     if is_weight_planar(g, &p.grad_y, p.R, p.C, steps):
         run_planar_weight(
@@ -97,6 +99,9 @@ def grad_weight(
             groups, p.R, steps, num_threads, plans,
         )
         return
+    if is_better_swapped(&p):
+        p.swapped, p.R, p.C = True, p.C, p.R
+        describe(&p, x, grad_y)
     cdef Py_ssize_t *memory = take_tap_memory(T)
     try:
         place_tap_arrays(&g.taps, memory, T)
@@ -115,6 +120,14 @@ def grad_weight(
         run_weight_gradient(&p, num_threads, plans)
     finally:
         give_back(memory)
+
+
+cdef void describe(WeightGradient *p, cnp.ndarray grad_y, cnp.ndarray x) noexcept:
+    cdef Gather *g = &p.pixels
+    g.x, g.x_row, p.grad_y = describe_array(x), describe_rows(x), describe_array(grad_y)
+    g.x.C = p.C
+    # Segments carry offsets into grad_y: the product's "output pixels" are its pixels.
+    g.y = p.grad_y
 
 
 cdef int run_weight_gradient(
@@ -148,8 +161,12 @@ cdef int run_weight_gradient(
             run_tasks(weight_task, p, tasks, num_threads, work * p.n_now / p.n_blocks)
             p.first += p.n_now
         if needs_turning(p):
+            tasks = p.G * p.R
+            if p.swapped:
+                tasks = p.G * padded(g.kernels, p.C) // g.kernels.lanes
             run_tasks(
-                turn_task, p, p.G * p.R, num_threads, 20.0 * p.n_parts * p.part_size
+                swap_task if p.swapped else turn_task, p, tasks, num_threads,
+                20.0 * p.n_parts * p.part_size,
             )
         elif p.n_parts > 1:
             add_parts(g.kernels, p.grad_w, p.sums, p.n_parts, p.part_size)
@@ -172,6 +189,26 @@ cdef bint is_better_turned(const WeightGradient *p) noexcept nogil:
     return p.R * (empty / (2 * lanes * p.C) + TURNING_BACK / n_pixels) < GATHERING
 
 
+cdef bint is_better_swapped(const WeightGradient *p) noexcept nogil:
+    """Whether each pixel of grad_y meets one of x, which has more channels to turn.
+
+    The sums must be turned back, though; and rows of x be such as `reads_in_place`
+    wants, or they would be packed.
+    """
+    cdef const Image *x = &p.pixels.x
+    cdef const Image *grad_y = &p.grad_y
+    cdef double saved = <double> x.N * x.H * x.W * (p.C - p.R)
+    return (
+        p.T == 1
+        and saved > SWAPPING * p.R * p.C
+        and x.H == grad_y.H
+        and x.W == grad_y.W
+        and p.pixels.kernels.lanes < p.R < p.C
+        and x.sw == 1
+        and x.sc != 0
+    )
+
+
 cdef bint reads_in_place(const WeightGradient *p) noexcept nogil:
     """Whether tiles can read grad_y: a row of it is a stream, and used at once.
 
@@ -187,7 +224,7 @@ cdef bint reads_in_place(const WeightGradient *p) noexcept nogil:
 
 
 cdef inline bint needs_turning(const WeightGradient *p) noexcept nogil:
-    return p.pixels.turned and p.T > 1
+    return p.pixels.turned and (p.T > 1 or p.swapped)
 
 
 cdef void plan_tasks(WeightGradient *p) noexcept nogil:
@@ -319,6 +356,23 @@ cdef void turn_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         p.C,
         p.T,
         p.tap_size,
+        p.n_parts,
+        p.part_size,
+    )
+
+
+cdef void swap_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    """A vector of rows of grad_w, which are the columns of sums that were swapped."""
+    cdef WeightGradient *p = <WeightGradient *> ctx
+    cdef Py_ssize_t itemsize = p.pixels.kernels.itemsize
+    cdef Py_ssize_t lanes = p.pixels.kernels.lanes, n = (p.C + lanes - 1) // lanes
+    cdef Py_ssize_t group = i // n, first = i % n * lanes
+    p.pixels.kernels.turn_taps(
+        p.grad_w + (group * p.C + first) * p.R * itemsize,
+        p.sums + (group * p.group_size + first) * itemsize,
+        min(lanes, p.C - first),
+        p.R,
+        p.row_size,
         p.n_parts,
         p.part_size,
     )
