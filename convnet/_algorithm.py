@@ -212,6 +212,6 @@ def _winograd_gradient_cycles(product: Product, m: int) -> float:
     # Each block of 64 tiles reads the sums and writes them.
     multiply = sums * (tiles / 2 / lanes / _GRADIENT_RATES[1])
     passes = sums * (-(-tiles // 64) * _BLOCK_SUM + _BACK)
-    # A task has 96 channels and 96 rows: others transform the same tiles again.
-    transforms = tiles / lanes * (C * -(-R // 96) + R_vectors * -(-C // 96))
+    # A task has 128 channels and 128 rows: others transform the same tiles again.
+    transforms = tiles / lanes * (C * -(-R // 128) + R_vectors * -(-C // 128))
     return G * (multiply + passes + transforms * _GRADIENT_TRANSFORMS[m])
