@@ -214,12 +214,9 @@ cdef bint reads_in_place(const WeightGradient *p) noexcept nogil:
 
     A single vector of columns is for three panels of rows, too many streams.
     """
-    cdef const Image *grad_y = &p.grad_y
+    cdef Py_ssize_t columns = p.C if p.pixels.turned else p.C * p.T
     return (
-        p.pixels.turned
-        and grad_y.sw == 1
-        and grad_y.sc != 0
-        and p.C > p.pixels.kernels.lanes
+        p.grad_y.sw == 1 and p.grad_y.sc != 0 and columns > p.pixels.kernels.lanes
     )
 
 

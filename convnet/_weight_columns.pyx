@@ -27,8 +27,13 @@ cdef inline Py_ssize_t panels_together(const Gather *g) noexcept nogil:
 
 cdef Py_ssize_t gathered_bytes(const Gather *g) noexcept nogil:
     cdef Py_ssize_t n = panels_together(g) * panel_size(g) * g.kernels.itemsize
-    n += g.kernels.nr * sizeof(Py_ssize_t)
+    n += g.kernels.nr * sizeof(Py_ssize_t) + steps_bytes(g)
     return 0 if g.turned else (n + 63) // 64 * 64
+
+
+cdef inline Py_ssize_t steps_bytes(const Gather *g) noexcept nogil:
+    """Whole lines, for gathered panels come behind."""
+    return (g.rows * sizeof(cn_segment_t) + 63) // 64 * 64
 
 
 cdef void multiply_turned(
@@ -36,7 +41,7 @@ cdef void multiply_turned(
     const cn_panel_t *pixels, Py_ssize_t tap_size,
 ) noexcept nogil:
     """Add a block's products to the sums: tap by tap, channels side by side."""
-    cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes, t, c, n
+    cdef Py_ssize_t t, c, n
     cdef Columns columns
     rows.steps, rows.n_steps, rows.b_stride = (
         pixels.segment, pixels.n_segments, g.pixel_stride
@@ -48,11 +53,7 @@ cdef void multiply_turned(
             if columns.n == MAX_COLUMNS:
                 multiply_columns(g.kernels, rows, &columns)
                 columns.n = 0
-            n = min(NR, chunk.n_channels - c)
-            # Rows in place have no tiles of a single vector: two and two, not three
-            # and one.
-            if rows.a_row_stride != 0 and 0 < chunk.n_channels - c - NR <= lanes:
-                n -= lanes
+            n = next_columns(g, rows, chunk.n_channels - c)
             add_columns(
                 &columns,
                 g.taps.place[t] * g.pixel_stride + c,
@@ -68,28 +69,59 @@ cdef void multiply_gathered(
     const cn_panel_t *pixels, char *memory,
 ) noexcept nogil:
     """Add a block's products to the sums: columns of all taps, gathered."""
-    cdef Py_ssize_t NR = g.kernels.nr, i, n, width, place
-    cdef Py_ssize_t *offset = <Py_ssize_t *> memory
-    cdef char *gathered = memory + NR * sizeof(Py_ssize_t)
+    cdef Py_ssize_t NR = g.kernels.nr, k = 0, n, width, place
+    cdef cn_segment_t *steps = <cn_segment_t *> memory
+    cdef Py_ssize_t *offset = <Py_ssize_t *> (memory + steps_bytes(g))
+    cdef char *gathered = <char *> (offset + NR)
     cdef Py_ssize_t size = panel_size(g), together = panels_together(g)
-    cdef cn_segment_t steps
     cdef Columns columns
-    steps.len, steps.in_ = pixels.n_pixels, 0
-    rows.steps, rows.n_steps, rows.b, rows.b_stride = &steps, 1, gathered, NR
+    rows.steps, rows.b = steps, gathered
+    place_steps(rows, steps, pixels, NR)
     columns.n = 0
-    for i in range((chunk.depth + NR - 1) // NR):
-        n = min(NR, chunk.depth - i * NR)
+    while k < chunk.depth:
+        n = next_columns(g, rows, chunk.depth - k)
         width = padded(g.kernels, n)
-        if columns.n == together or width < NR:
+        if columns.n == together or width != rows.b_stride:
             multiply_columns(g.kernels, rows, &columns)
-            columns.n, rows.b_stride = 0, width
+            columns.n = 0
+            place_steps(rows, steps, pixels, width)
         place = columns.n * size
-        place_columns(g, chunk, i * NR, n, offset)
+        place_columns(g, chunk, k, n, offset)
         g.kernels.pack_taps(
             gathered + place * g.kernels.itemsize, source, offset, n, pixels
         )
-        add_columns(&columns, place, chunk.k + i * NR, n)
+        add_columns(&columns, place, chunk.k + k, n)
+        k += n
     multiply_columns(g.kernels, rows, &columns)
+
+
+cdef void place_steps(
+    cn_tile_t *rows, cn_segment_t *steps, const cn_panel_t *pixels, Py_ssize_t width
+) noexcept nogil:
+    """Gathered pixels follow each other; rows in place go run by run."""
+    cdef Py_ssize_t s, place = 0
+    rows.b_stride, rows.n_steps = width, 1
+    steps.len, steps.in_ = pixels.n_pixels, 0
+    if rows.a_row_stride == 0:
+        return
+    rows.n_steps = pixels.n_segments
+    for s in range(pixels.n_segments):
+        steps[s].len, steps[s].out = pixels.segment[s].len, pixels.segment[s].out
+        steps[s].in_ = place
+        place += steps[s].len * width
+
+
+cdef inline Py_ssize_t next_columns(
+    const Gather *g, const cn_tile_t *rows, Py_ssize_t left
+) noexcept nogil:
+    """Columns of the next panel; rows in place have no tiles of a single vector.
+
+    So the last four vectors are two and two, not three and one.
+    """
+    cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes
+    if rows.a_row_stride != 0 and 0 < left - NR <= lanes:
+        return NR - lanes
+    return min(NR, left)
 
 
 cdef inline void add_columns(
@@ -110,8 +142,8 @@ cdef void multiply_columns(
     """
     cdef Py_ssize_t MR = kernels.mr, lanes = kernels.lanes
     cdef Py_ssize_t row = 0, i, j, n, n_wide = columns.n
-    # One vector of columns is for three panels of rows at a time.
-    if n_wide > 0 and columns.panel[n_wide - 1].len <= lanes:
+    # One vector of columns is for three panels of rows at a time, unless in place.
+    if rows.a_row_stride == 0 and n_wide > 0 and columns.panel[n_wide - 1].len <= lanes:
         n_wide -= 1
     while row < rows.n_rows:
         n = min(3 * MR, rows.n_rows - row)
