@@ -51,7 +51,7 @@ cdef void multiply_turned(
         columns.n = c = 0
         while c < chunk.n_channels:
             if columns.n == MAX_COLUMNS:
-                multiply_columns(g.kernels, rows, &columns)
+                multiply_columns(g.kernels, rows, &columns, t == chunk.t)
                 columns.n = 0
             n = next_columns(g, rows, chunk.n_channels - c)
             add_columns(
@@ -61,7 +61,7 @@ cdef void multiply_turned(
                 n,
             )
             c += n
-        multiply_columns(g.kernels, rows, &columns)
+        multiply_columns(g.kernels, rows, &columns, t == chunk.t)
 
 
 cdef void multiply_gathered(
@@ -82,7 +82,7 @@ cdef void multiply_gathered(
         n = next_columns(g, rows, chunk.depth - k)
         width = padded(g.kernels, n)
         if columns.n == together or width != rows.b_stride:
-            multiply_columns(g.kernels, rows, &columns)
+            multiply_columns(g.kernels, rows, &columns, k == columns.n * NR)
             columns.n = 0
             place_steps(rows, steps, pixels, width)
         place = columns.n * size
@@ -92,7 +92,7 @@ cdef void multiply_gathered(
         )
         add_columns(&columns, place, chunk.k + k, n)
         k += n
-    multiply_columns(g.kernels, rows, &columns)
+    multiply_columns(g.kernels, rows, &columns, k <= columns.n * NR)
 
 
 cdef void place_steps(
@@ -134,14 +134,17 @@ cdef inline void add_columns(
 
 
 cdef void multiply_columns(
-    const cn_kernels_t *kernels, const cn_tile_t *rows, const Columns *columns
+    const cn_kernels_t *kernels, const cn_tile_t *rows, const Columns *columns,
+    bint fetch,
 ) noexcept nogil:
     """All of a task's rows by some panels of columns.
 
-    Each row of sums is written in one run, as long as there are panels.
+    Each row of sums is written in one run, as long as there are panels. A block's first
+    columns find rows in place far away: they `fetch` them.
     """
     cdef Py_ssize_t MR = kernels.mr, lanes = kernels.lanes
     cdef Py_ssize_t row = 0, i, j, n, n_wide = columns.n
+    fetch = fetch and rows.a_row_stride != 0
     # One vector of columns is for three panels of rows at a time, unless in place.
     if rows.a_row_stride == 0 and n_wide > 0 and columns.panel[n_wide - 1].len <= lanes:
         n_wide -= 1
@@ -150,17 +153,19 @@ cdef void multiply_columns(
         for j in range((n + MR - 1) // MR):
             for i in range(n_wide):
                 multiply_tile(
-                    kernels, rows, &columns.panel[i], row + j * MR, min(MR, n - j * MR)
+                    kernels, rows, &columns.panel[i], row + j * MR, min(MR, n - j * MR),
+                    fetch and i == 0,
                 )
         for i in range(n_wide, columns.n):
-            multiply_tile(kernels, rows, &columns.panel[i], row, n)
+            multiply_tile(kernels, rows, &columns.panel[i], row, n, False)
         row += n
 
 
 cdef inline void multiply_tile(
     const cn_kernels_t *kernels, const cn_tile_t *rows, const cn_segment_t *columns,
-    Py_ssize_t row, Py_ssize_t n_rows,
+    Py_ssize_t row, Py_ssize_t n_rows, bint fetch,
 ) noexcept nogil:
+    """Some rows by a panel of columns; meanwhile, `fetch` the next MR rows."""
     cdef Py_ssize_t itemsize = kernels.itemsize
     cdef cn_tile_t tile = rows[0]
     cdef cn_panel_t panel
@@ -170,6 +175,8 @@ cdef inline void multiply_tile(
     tile.a = <const char *> rows.a + (
         row // kernels.mr * rows.a_panel_stride * itemsize
     )
+    if fetch and row + 2 * kernels.mr <= rows.n_rows:
+        tile.next = <const char *> tile.a + rows.a_panel_stride * itemsize
     tile.b = <const char *> rows.b + columns.in_ * itemsize
     tile.y = <char *> rows.y + row * rows.row_stride * itemsize
     kernels.gemm_tile(&tile)
