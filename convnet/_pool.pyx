@@ -20,7 +20,8 @@ from convnet._pool_operations cimport (
     avg_grad_rows, avg_rows, max_grad_rows, max_rows, operation_t,
 )
 from convnet._pool_planes cimport (
-    Planes, are_even, describe_planes, find_plane, join_images, turn_in, turn_out,
+    Planes, are_even, describe_planes, find_plane, join_images, next_plane, turn_in,
+    turn_out,
 )
 
 cnp.import_array()
@@ -140,9 +141,9 @@ cdef bint follow_each_other(const Pooling *p) noexcept nogil:
     return (
         (not p.backward or gathers(p))
         and w.PT == 0 and w.IH == w.OH * w.SH and (w.KH - 1) * w.DH < w.SH
-        and p.x.image.sc == w.IH * w.x_row_stride and are_even(&p.x)
-        and p.y.image.sc == w.OH * w.y_row_stride and are_even(&p.y)
-        and p.index.image.sc == w.OH * w.index_row_stride and are_even(&p.index)
+        and next_plane(&p.x) == w.IH * w.x_row_stride and are_even(&p.x)
+        and next_plane(&p.y) == w.OH * w.y_row_stride and are_even(&p.y)
+        and next_plane(&p.index) == w.OH * w.index_row_stride and are_even(&p.index)
     )
 
 

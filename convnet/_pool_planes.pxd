@@ -15,7 +15,9 @@ cdef struct Planes:
 
 cdef Planes describe_planes(cnp.ndarray array) noexcept
 
-# All images as one with more channels, where all planes are equally far apart.
+# From a plane to the next one, of its image or of the next; and all images as one with
+# more channels, where all planes are equally far apart.
+cdef Py_ssize_t next_plane(const Planes *p) noexcept nogil
 cdef bint are_even(const Planes *p) noexcept nogil
 cdef void join_images(Planes *p) noexcept nogil
 

@@ -18,6 +18,10 @@ cdef Planes describe_planes(cnp.ndarray array) noexcept:
     return p
 
 
+cdef Py_ssize_t next_plane(const Planes *p) noexcept nogil:
+    return p.image.sn if p.image.C == 1 else p.image.sc
+
+
 cdef bint are_even(const Planes *p) noexcept nogil:
     cdef const Image *image = &p.image
     return image.data == NULL or image.N == 1 or image.C == 1 or (
@@ -26,8 +30,7 @@ cdef bint are_even(const Planes *p) noexcept nogil:
 
 
 cdef void join_images(Planes *p) noexcept nogil:
-    if p.image.C == 1:
-        p.image.sc = p.image.sn
+    p.image.sc = next_plane(p)
     p.image.C *= p.image.N
     p.image.N = 1
 

@@ -229,3 +229,32 @@ def test_maxima_of_whole_planes(rng, dtype, image):
     for place in range(x[0, 0].size):
         x.reshape(2, 19, -1)[0, place % 19, place] = np.nan
     assert_array_equal(max_pool2d(x, image), x.max((2, 3), keepdims=True))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("window", [(2, 2), (4, 6), (3, 2)])
+def test_some_channels_of_more(rng, channels, window):
+    # Planes follow each other in the whole array, but not in its slice.
+    whole = rng.standard_normal((3, 5, 4, 6))
+    part = whole[:, :channels]
+    y, indices = max_pool2d(part, window, return_indices=True)
+    for actual, expected in (
+        (y, reference.max_pool2d(part, window)),
+        (avg_pool2d(part, window), reference.avg_pool2d(part, window)),
+    ):
+        assert_allclose(actual, expected, rtol=0, atol=tolerance(float, 24, 4))
+    spaced = np.zeros((3, 5, *y.shape[2:]))[:, :channels]
+    spaced[...] = rng.standard_normal(y.shape)
+    for grad_x, expected in (
+        (
+            max_pool2d_grad(spaced, indices, part.shape, window),
+            reference.max_pool2d_grad(spaced, indices, part.shape, window),
+        ),
+        (
+            avg_pool2d_grad(
+                spaced, part.shape, window, out=np.empty_like(whole)[:, :channels]
+            ),
+            reference.avg_pool2d_grad(spaced, part.shape, window),
+        ),
+    ):
+        assert_allclose(grad_x, expected, rtol=0, atol=tolerance(float, 4, 4))

@@ -59,11 +59,13 @@ def arrays(draw, shape):
     if dtype.kind == "u":  # which would make large numbers of negative ones
         low = 0
     array = rng.integers(low, high, shape).astype(dtype)
-    order = draw(st.sampled_from(["C", "C", "F", "backward", "spread"]))
+    order = draw(st.sampled_from(["C", "C", "F", "backward", "spread", "part"]))
     if order == "F":
         return np.asfortranarray(array)
     if order == "backward" and array.ndim:
         return array[::-1].copy()[::-1]
+    if order == "part":
+        return np.pad(array, 1)[(slice(1, -1),) * array.ndim]
     return np.repeat(array, 2, axis=-1)[..., ::2] if order == "spread" else array
 
 
