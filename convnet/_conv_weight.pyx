@@ -29,7 +29,7 @@ from convnet._kernels cimport (
 )
 from convnet._operands cimport (
     Image, Steps, add_parts, add_tap, describe_array, describe_rows, place_tap_arrays,
-    take_tap_memory,
+    share_rows, take_tap_memory,
 )
 from convnet._planar_weight cimport is_weight_planar, run_planar_weight
 from convnet._weight_columns cimport (
@@ -40,6 +40,11 @@ cnp.import_array()
 
 # Bytes of grad_y at a block of a task, for which x is turned or gathered once.
 cdef Py_ssize_t TASK_BYTES = 640 * 1024
+# Rows of a task, at least, where threads want more tasks; and as many rows' products
+# take as long as to turn or gather x for them.
+cdef Py_ssize_t FEW_ROWS = 32, TURNING_ROWS = 10
+# Pixels that are turned in the time that eight parts of a sum take.
+cdef double CHEAP_SUM = 14
 # Channels of a turned slab, at least: three panels of columns.
 cdef Py_ssize_t TURNED_CHANNELS = 144
 # Cycles to gather a pixel for a column, and to turn a sum back, beside what is done in
@@ -138,7 +143,7 @@ cdef int run_weight_gradient(
     cdef double work = 2.0 * p.G * p.R * p.C * p.T * g.y.N * g.y.H * g.y.W
     cdef char *scratch
     p.in_place = reads_in_place(p)
-    plan_tasks(p)
+    plan_tasks(p, num_threads)
     tasks = p.n_parts * p.G * p.n_chunks * p.n_row_tasks
     num_threads = <int> min(num_threads, tasks)
     p.workspace_bytes = workspace_bytes(p)
@@ -224,18 +229,31 @@ cdef inline bint needs_turning(const WeightGradient *p) noexcept nogil:
     return p.pixels.turned and (p.T > 1 or p.swapped)
 
 
-cdef void plan_tasks(WeightGradient *p) noexcept nogil:
+cdef void plan_tasks(WeightGradient *p, int num_threads) noexcept nogil:
+    """Choose parts by the shape alone, and rows of a task for the threads as well.
+
+    Parts cost sums, tasks of few rows turn x again: what is cheaper is there for
+    threads.
+    """
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t tasks
-    p.n_panels = (p.R + g.kernels.mr - 1) // g.kernels.mr
-    cdef Py_ssize_t panel_bytes = g.rows * g.cols * g.kernels.mr * g.kernels.itemsize
-    p.task_panels = max(1, TASK_BYTES // panel_bytes)
-    p.n_row_tasks = (p.n_panels + p.task_panels - 1) // p.task_panels
-    p.task_panels = (p.n_panels + p.n_row_tasks - 1) // p.n_row_tasks
+    cdef Py_ssize_t tasks, most, MR = g.kernels.mr
+    cdef Py_ssize_t panel_bytes = g.rows * g.cols * MR * g.kernels.itemsize
+    cdef Py_ssize_t n_pixels = p.grad_y.N * p.grad_y.H * p.grad_y.W
     p.n_chunks = g.n_channel_chunks * g.n_tap_chunks
     p.n_blocks = g.n_row_blocks * g.n_col_blocks
-    tasks = p.G * p.n_chunks * p.n_row_tasks
-    p.n_parts = min(p.n_blocks, (ENOUGH_TASKS + tasks - 1) // tasks)
+    p.n_panels = (p.R + MR - 1) // MR
+    p.task_panels = min(p.n_panels, max(1, TASK_BYTES // panel_bytes))
+    tasks = most = p.G * p.n_chunks
+    if n_pixels < CHEAP_SUM * p.R * p.T:
+        most *= (p.R + FEW_ROWS - 1) // FEW_ROWS
+    else:
+        most *= (p.n_panels + p.task_panels - 1) // p.task_panels
+    p.n_parts = min(p.n_blocks, (ENOUGH_TASKS + most - 1) // most)
+    p.task_panels = share_rows(
+        p.n_panels * MR, MR, p.task_panels * MR, tasks * p.n_parts, TURNING_ROWS,
+        num_threads,
+    ) // MR
+    p.n_row_tasks = (p.n_panels + p.task_panels - 1) // p.task_panels
     p.row_size = p.C * p.T
     p.tap_size, p.group_size = 0, p.R * p.row_size
     if needs_turning(p):

@@ -25,6 +25,7 @@ from convnet._kernels cimport (
 )
 from convnet._operands cimport (
     TAP_ARRAYS, Steps, add_tap, describe_array, describe_rows, place_tap_arrays,
+    share_rows,
 )
 
 cnp.import_array()
@@ -151,19 +152,15 @@ cdef Py_ssize_t plan_tasks(WinogradWeight *p, int num_threads) noexcept nogil:
     depends on those. Return the number of tasks.
     """
     cdef Py_ssize_t tasks = p.G * p.x.n_channel_chunks, lanes = p.x.kernels.lanes
-    cdef Py_ssize_t n, rows, load, least = 0, best = p.grad_y.chunk_channels
+    cdef Py_ssize_t most = tasks * ((p.R + lanes - 1) // lanes), rows
     p.n_blocks = p.x.n_row_blocks * p.x.n_col_blocks
-    n = tasks * ((p.R + lanes - 1) // lanes)
-    p.n_parts = min(p.n_blocks, (ENOUGH_TASKS + n - 1) // n)
-    tasks *= p.n_parts
-    for n in range(p.grad_y.n_channel_chunks, p.R // lanes + 1):
-        rows = padded(p.x.kernels, (p.R + n - 1) // n)
-        load = (tasks * ((p.R + rows - 1) // rows) + num_threads - 1) // num_threads
-        load *= rows + TRANSFORM_ROWS
-        if least == 0 or load < least:
-            least, best = load, rows
-    plan_gather_like(&p.grad_y, &p.x, best)
-    return tasks * p.grad_y.n_channel_chunks
+    p.n_parts = min(p.n_blocks, (ENOUGH_TASKS + most - 1) // most)
+    rows = share_rows(
+        p.R, lanes, p.grad_y.chunk_channels, tasks * p.n_parts, TRANSFORM_ROWS,
+        num_threads,
+    )
+    plan_gather_like(&p.grad_y, &p.x, rows)
+    return tasks * p.n_parts * p.grad_y.n_channel_chunks
 
 
 cdef void lay_out_sums(WinogradWeight *p) noexcept nogil:
