@@ -18,9 +18,9 @@ order. So the bits never depend on the number of threads.
 cimport numpy as cnp
 
 from convnet._blocks cimport (
-    BLOCK_PANELS, ENOUGH_TASKS, KC, SLAB_BYTES, Block, Chunk, Gather, block_bytes,
-    cut_panel, get_chunk, load_channels, open_block, outline, padded, place_block,
-    plan_gather, require_slab,
+    BLOCK_PANELS, KC, SLAB_BYTES, Block, Chunk, Gather, block_bytes, cut_panel,
+    get_chunk, load_channels, open_block, outline, padded, place_block, plan_gather,
+    require_slab,
 )
 from convnet._kernels cimport (
     SLICE_WORK, Flushing, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t,
@@ -28,50 +28,22 @@ from convnet._kernels cimport (
     take_scratch,
 )
 from convnet._operands cimport (
-    Image, Steps, add_parts, add_tap, describe_array, describe_rows, place_tap_arrays,
-    share_rows, take_tap_memory,
+    Steps, add_parts, add_tap, describe_array, describe_rows, place_tap_arrays,
+    take_tap_memory,
 )
 from convnet._planar_weight cimport is_weight_planar, run_planar_weight
 from convnet._weight_columns cimport (
     gathered_bytes, multiply_gathered, multiply_turned,
 )
+from convnet._weight_plan cimport (
+    WeightGradient, is_better_swapped, is_better_turned, needs_turning, plan_tasks,
+    reads_in_place, workspace_bytes,
+)
 
 cnp.import_array()
 
-# Bytes of grad_y at a block of a task, for which x is turned or gathered once.
-cdef Py_ssize_t TASK_BYTES = 640 * 1024
-# Rows of a task, at least, where threads want more tasks; and as many rows' products
-# take as long as to turn or gather x for them.
-cdef Py_ssize_t FEW_ROWS = 32, TURNING_ROWS = 10
-# Pixels that are turned in the time that eight parts of a sum take.
-cdef double CHEAP_SUM = 14
 # Channels of a turned slab, at least: three panels of columns.
 cdef Py_ssize_t TURNED_CHANNELS = 144
-# Cycles to gather a pixel for a column, and to turn a sum back, beside what is done in
-# either case.
-cdef double GATHERING = 0.4, TURNING_BACK = 1.6
-# Pixels that are turned in the time that the sum of a swapped product takes.
-cdef double SWAPPING = 4
-
-
-cdef struct WeightGradient:
-    Gather pixels                   # x gathered at the pixels of grad_y
-    Image grad_y
-    char *grad_w
-    Py_ssize_t G, R, C, T           # groups; rows and channels of a group; taps
-    bint swapped                    # x and grad_y have changed places, and so R and C
-    bint in_place                   # rows of grad_y are read where they lie
-    Py_ssize_t n_panels, task_panels, n_row_tasks, n_chunks
-    Py_ssize_t n_blocks, n_parts
-    # Of each part's blocks, those that are added up now: `n_now` from `first` on.
-    Py_ssize_t first, n_now
-    # The parts' sums: (n_parts, G, R, C, T), or turned (n_parts, G, T, R, C) with
-    # channels rounded up to whole vectors, which swapped ones are as well; and the
-    # steps from one to the next.
-    char *sums
-    Py_ssize_t part_size, group_size, tap_size, row_size
-    char *workspaces
-    Py_ssize_t workspace_bytes
 
 
 def grad_weight(
@@ -178,101 +150,6 @@ cdef int run_weight_gradient(
     finally:
         give_back(scratch)
     return 0
-
-
-cdef bint is_better_turned(const WeightGradient *p) noexcept nogil:
-    """Whether turning a slab is cheaper than gathering columns of all taps.
-
-    The sums of several taps must be turned back, and each tap's channels fill vectors
-    of their own: both cost more, the more rows there are.
-    """
-    cdef Py_ssize_t lanes = p.pixels.kernels.lanes
-    cdef double empty = padded(p.pixels.kernels, p.C) - p.C
-    cdef double n_pixels = <double> p.grad_y.N * p.grad_y.H * p.grad_y.W
-    if p.C < lanes or p.T == 1:
-        return p.C >= lanes
-    return p.R * (empty / (2 * lanes * p.C) + TURNING_BACK / n_pixels) < GATHERING
-
-
-cdef bint is_better_swapped(const WeightGradient *p) noexcept nogil:
-    """Whether each pixel of grad_y meets one of x, which has more channels to turn.
-
-    The sums must be turned back, though; and rows of x be such as `reads_in_place`
-    wants, or they would be packed.
-    """
-    cdef const Image *x = &p.pixels.x
-    cdef const Image *grad_y = &p.grad_y
-    cdef double saved = <double> x.N * x.H * x.W * (p.C - p.R)
-    return (
-        p.T == 1
-        and saved > SWAPPING * p.R * p.C
-        and x.H == grad_y.H
-        and x.W == grad_y.W
-        and p.pixels.kernels.lanes < p.R < p.C
-        and x.sw == 1
-        and x.sc != 0
-    )
-
-
-cdef bint reads_in_place(const WeightGradient *p) noexcept nogil:
-    """Whether tiles can read grad_y: a row of it is a stream, and used at once.
-
-    A single vector of columns is for three panels of rows, too many streams.
-    """
-    cdef Py_ssize_t columns = p.C if p.pixels.turned else p.C * p.T
-    return (
-        p.grad_y.sw == 1 and p.grad_y.sc != 0 and columns > p.pixels.kernels.lanes
-    )
-
-
-cdef inline bint needs_turning(const WeightGradient *p) noexcept nogil:
-    return p.pixels.turned and (p.T > 1 or p.swapped)
-
-
-cdef void plan_tasks(WeightGradient *p, int num_threads) noexcept nogil:
-    """Choose parts by the shape alone, and rows of a task for the threads as well.
-
-    Parts cost sums, tasks of few rows turn x again: what is cheaper is there for
-    threads.
-    """
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t tasks, most, MR = g.kernels.mr
-    cdef Py_ssize_t panel_bytes = g.rows * g.cols * MR * g.kernels.itemsize
-    cdef Py_ssize_t n_pixels = p.grad_y.N * p.grad_y.H * p.grad_y.W
-    p.n_chunks = g.n_channel_chunks * g.n_tap_chunks
-    p.n_blocks = g.n_row_blocks * g.n_col_blocks
-    p.n_panels = (p.R + MR - 1) // MR
-    p.task_panels = min(p.n_panels, max(1, TASK_BYTES // panel_bytes))
-    tasks = most = p.G * p.n_chunks
-    if n_pixels < CHEAP_SUM * p.R * p.T:
-        most *= (p.R + FEW_ROWS - 1) // FEW_ROWS
-    else:
-        most *= (p.n_panels + p.task_panels - 1) // p.task_panels
-    p.n_parts = min(p.n_blocks, (ENOUGH_TASKS + most - 1) // most)
-    p.task_panels = share_rows(
-        p.n_panels * MR, MR, p.task_panels * MR, tasks * p.n_parts, TURNING_ROWS,
-        num_threads,
-    ) // MR
-    p.n_row_tasks = (p.n_panels + p.task_panels - 1) // p.task_panels
-    p.row_size = p.C * p.T
-    p.tap_size, p.group_size = 0, p.R * p.row_size
-    if needs_turning(p):
-        p.row_size = padded(g.kernels, p.C)
-        # Not at a power of two: all taps would share cache sets.
-        p.tap_size = p.R * p.row_size + g.kernels.lanes
-        p.group_size = p.T * p.tap_size
-    p.part_size = p.G * p.group_size
-
-
-cdef Py_ssize_t workspace_bytes(const WeightGradient *p) noexcept nogil:
-    """Bytes of one thread: block, gathered pixels, grad_y unless read in place."""
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t rows = p.task_panels * g.kernels.mr * g.rows * g.cols
-    if p.in_place:
-        rows = 0
-    return (
-        block_bytes(g) + gathered_bytes(g) + rows * g.kernels.itemsize + 4095
-    ) // 4096 * 4096
 
 
 cdef void weight_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:

@@ -67,12 +67,3 @@ cdef void add_parts(
     const cn_kernels_t *kernels, char *y, const char *parts, Py_ssize_t n_parts,
     Py_ssize_t size,
 ) noexcept nogil
-
-# Rows of a task of a weight gradient, a multiple of `unit` and at most `most`, so that
-# threads are ready at the same time: `n_tasks` tasks for each of the shares into which
-# n rows are cut, and each takes as long as if it had so many `more`. No sum depends on
-# it, so threads may decide.
-cdef Py_ssize_t share_rows(
-    Py_ssize_t n, Py_ssize_t unit, Py_ssize_t most, Py_ssize_t n_tasks,
-    Py_ssize_t more, int num_threads,
-) noexcept nogil

@@ -112,19 +112,3 @@ cdef void add_parts(
         kernels.add_plane(
             y, &plane, parts + part * size * kernels.itemsize, &plane, part > 0
         )
-
-
-cdef Py_ssize_t share_rows(
-    Py_ssize_t n, Py_ssize_t unit, Py_ssize_t most, Py_ssize_t n_tasks,
-    Py_ssize_t more, int num_threads,
-) noexcept nogil:
-    cdef Py_ssize_t shares = (n + most - 1) // most, rows = most, load
-    cdef Py_ssize_t least = 0, best = most, end = shares + 2 * num_threads
-    while shares < end and rows > unit:
-        rows = ((n + shares - 1) // shares + unit - 1) // unit * unit
-        load = (n_tasks * ((n + rows - 1) // rows) + num_threads - 1) // num_threads
-        load *= rows + more
-        if least == 0 or load < least:
-            least, best = load, rows
-        shares += 1
-    return best

@@ -25,8 +25,8 @@ from convnet._kernels cimport (
 )
 from convnet._operands cimport (
     TAP_ARRAYS, Steps, add_tap, describe_array, describe_rows, place_tap_arrays,
-    share_rows,
 )
+from convnet._weight_plan cimport share_rows
 
 cnp.import_array()
 
