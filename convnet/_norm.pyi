@@ -34,3 +34,26 @@ def normalize_grad(
     clip: bool,
     num_threads: int,
 ) -> None: ...
+def normalize_batch(
+    x: _Array,
+    y: _Array,
+    C: int,
+    pixels: int,
+    affine: _Doubles,
+    eps: float,
+    moments: _Doubles,
+    clip: bool,
+    num_threads: int,
+) -> None: ...
+def normalize_batch_grad(
+    grad_y: _Array,
+    x: _Array,
+    grad_x: _Array,
+    C: int,
+    pixels: int,
+    norm: _Array,
+    affine: _Doubles,
+    total: _Doubles,
+    clip: bool,
+    num_threads: int,
+) -> None: ...

@@ -7,9 +7,10 @@ pixels of x the inputs, and the sum over tiles is the reduction of (m + 2)^2 pro
     S[point, r, c] = sum over tiles of U[point, tile, r] * V[point, tile, c]
 
 Blocks of tiles come from two turned slabs, channels last, so that transforms run over
-channels. Tasks own rows by chunks of channels and walk over all tiles in order, or over
-a part of them, as in _conv_weight. Where tasks are many, each has all tiles, and
-transforms its sums back before they leave the cache.
+channels. A block goes in passes, a pair of columns of points at a time, so that their
+operands stay in L2. Tasks own rows by chunks of channels and walk over all tiles in
+order, or over a part of them, as in _conv_weight. A task that has all tiles transforms
+its sums back before they leave the cache.
 """
 
 cimport numpy as cnp
@@ -29,7 +30,6 @@ from convnet._operands cimport (
 from convnet._weight_plan cimport share_rows
 
 cnp.import_array()
-
 
 # Channels of a task, by as many rows: the sums of all points fill an L2 of 2 MB, but
 # those of a pair of columns, which are in work, a third of it.

@@ -21,6 +21,81 @@ from convnet._threads import get_num_threads
 
 Doubles = NDArray[np.float64]
 
+# Channels that are enough tasks for threads.
+_MANY_CHANNELS = 16
+
+
+def normalize_batch(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    eps: float,
+    channels_last: bool,
+    clip: bool = False,
+) -> tuple[Array, Doubles, Doubles]:
+    """Return y with a batch's own mean and variance, and those.
+
+    ``scale = weight / sqrt(variance + eps)`` and ``shift = bias``, which are of shape
+    (C,) as all others; `clip` keeps y from below 0.
+    """
+    if not _go_by_channels(x, channels_last):
+        mean, variance = mean_and_variance(x, channels_last)
+        norm = mean, weight * (1 / np.sqrt(variance + eps)), bias
+        return normalize(x, norm, channels_last, clip), mean, variance
+    x = np.ascontiguousarray(x)
+    y = check.result(None, x.shape, x.dtype, ())
+    affine = np.stack([weight, bias]).astype(np.float64)
+    moments = np.empty_like(affine)
+    sizes = _sizes(x, channels_last)
+    _norm.normalize_batch(x, y, *sizes, affine, eps, moments, clip, get_num_threads())
+    return y, moments[0], moments[1]
+
+
+def normalize_batch_grad(
+    grad_y: Array,
+    x: Array,
+    norm: tuple[Array, ...],
+    scale: Doubles,
+    channels_last: bool,
+    clip: bool = False,
+) -> tuple[Array, Doubles, Doubles]:
+    """Return grad_x, grad_weight and grad_bias of `normalize_batch`.
+
+    `norm` are mean, ``weight * scale`` and bias, with ``scale = 1 / sqrt(variance +
+    eps)``; with `clip`, grad_y counts as 0 where y is not above 0.
+    """
+    count = x.size // scale.size
+    if not _go_by_channels(x, channels_last):
+        grad_w, grad_b = weight_grads(grad_y, x, norm, scale, channels_last, clip)
+        share = norm[1] / count
+        norm = *norm, -share * scale * grad_w, -share * grad_b
+        return normalize_grad(grad_y, x, norm, channels_last, clip), grad_w, grad_b
+    grad_y, x = np.ascontiguousarray(grad_y), np.ascontiguousarray(x)
+    grad_x = check.result(None, x.shape, x.dtype, ())
+    affine = np.stack([norm[0], scale]).astype(np.float64)
+    total = np.empty_like(affine)
+    sizes = _sizes(x, channels_last)
+    table = _table(norm, x.dtype, sizes[1])
+    _norm.normalize_batch_grad(
+        grad_y, x, grad_x, *sizes, table, affine, total, clip, get_num_threads()
+    )
+    return grad_x, total[1], total[0]
+
+
+def weight_grads(
+    grad_y: Array,
+    x: Array,
+    norm: tuple[Array, ...],
+    scale: Array,
+    channels_last: bool,
+    clip: bool = False,
+) -> tuple[Doubles, Doubles]:
+    """Return grad_weight and grad_bias; takes what `normalize_batch_grad` takes."""
+    centers = np.stack([np.zeros_like(norm[0]), norm[0]])
+    how = channels_last, norm if clip else None
+    grad_b, grad_w = sums(grad_y, x, centers, *how)
+    return grad_w * scale, grad_b
+
 
 def mean_and_variance(x: Array, channels_last: bool) -> tuple[Doubles, Doubles]:
     """Return the mean of each channel, and the mean squared distance from it."""
@@ -96,6 +171,12 @@ def normalize_grad(
     table = _table(norm, x.dtype, pixels)
     _norm.normalize_grad(grad_y, x, grad_x, C, pixels, table, clip, get_num_threads())
     return grad_x
+
+
+def _go_by_channels(x: Array, channels_last: bool) -> bool:
+    """Whether a channel's pixels lie together, and channels are many."""
+    C, pixels = _sizes(x, channels_last)
+    return pixels > 1 and C >= _MANY_CHANNELS
 
 
 def _sizes(x: Array, channels_last: bool) -> tuple[int, int]:

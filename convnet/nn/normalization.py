@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike, DTypeLike
 from convnet._check import Array
 from convnet._geometry import as_int
 from convnet.functional.norm import (
-    mean_and_variance,
     normalize,
+    normalize_batch,
+    normalize_batch_grad,
     normalize_grad,
-    sums,
+    weight_grads,
 )
 from convnet.nn._arrays import as_floats, as_gradient, channels_last, float_dtype
 from convnet.nn.module import Module, Parameter
@@ -88,15 +89,18 @@ class BatchNorm2d(Module):
         return self._normalize(x, clip=True)
 
     def _normalize(self, x: ArrayLike, clip: bool) -> Array:
-        x = self._images(x)
+        x, weight, bias = self._images(x), self.weight.value, self.bias.value.copy()
         if self.training:
-            mean, var = self._observe(x)
+            self._require_two(x)
+            how = self.eps, self._channels_last, clip
+            y, mean, var = normalize_batch(x, weight, bias, *how)
+            self._observe(mean, var, x.size // self.num_features)
         else:
             mean, var = self.running_mean, self.running_var
         scale = 1 / np.sqrt(var + self.eps)
-        norm = mean, self.weight.value * scale, self.bias.value.copy()
+        norm = mean, weight * scale, bias
         self._saved = x, norm, scale, self.training
-        return normalize(x, norm, self._channels_last, clip)
+        return y if self.training else normalize(x, norm, self._channels_last, clip)
 
     def backward(self, grad_y: ArrayLike) -> Array:
         """Return grad_x; add to the gradients of weight and bias.
@@ -116,15 +120,16 @@ class BatchNorm2d(Module):
     def _grad_input(self, grad_y: ArrayLike, clip: bool) -> Array:
         x, norm, scale, training = self._recall()
         grad_y = as_gradient(grad_y, x.shape).astype(x.dtype, copy=False)
-        mean, factor, _ = norm
-        how = np.stack([np.zeros_like(mean), mean]), self._channels_last
-        grad_b, grad_w = sums(grad_y, x, *how, norm if clip else None)
-        grad_w = grad_w * scale
+        how = norm, scale, self._channels_last, clip
+        if training:
+            grad_x, grad_w, grad_b = normalize_batch_grad(grad_y, x, *how)
+        else:
+            grad_w, grad_b = weight_grads(grad_y, x, *how)
+            norm = *norm, 0 * scale, 0 * scale
+            grad_x = normalize_grad(grad_y, x, norm, *how[2:])
         self.weight.grad += grad_w
         self.bias.grad += grad_b
-        share = factor / (x.size // self.num_features) if training else 0 * factor
-        norm = *norm, -share * scale * grad_w, -share * grad_b
-        return normalize_grad(grad_y, x, norm, self._channels_last, clip)
+        return grad_x
 
     def infer(self, x: ArrayLike) -> Array:
         """Return `x` normalized by the running averages, and keep nothing."""
@@ -137,19 +142,18 @@ class BatchNorm2d(Module):
         scale = self.weight.value / np.sqrt(self.running_var + self.eps)
         return scale, self.bias.value - self.running_mean * scale
 
-    def _observe(self, x: Array) -> tuple[Array, Array]:
-        """Return the mean and variance of a batch and add them to the averages."""
-        count = x.size // self.num_features
-        if count < 2:
+    def _require_two(self, x: Array) -> None:
+        if x.size // self.num_features < 2:
             raise ValueError(
                 f"training needs more than one value per channel, but x has shape "
                 f"{x.shape}"
             )
-        mean, var = mean_and_variance(x, self._channels_last)
+
+    def _observe(self, mean: Array, var: Array, count: int) -> None:
+        """Add the mean and variance of a batch to the averages."""
         self.running_mean += self.momentum * (mean - self.running_mean)
         unbiased = var * (count / (count - 1))
         self.running_var += self.momentum * (unbiased - self.running_var)
-        return mean, var
 
     def _images(self, x: ArrayLike) -> Array:
         """Return `x` as floats, if it is images with the right channels."""
