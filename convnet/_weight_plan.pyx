@@ -45,6 +45,7 @@ cdef bint is_better_swapped(const WeightGradient *p) noexcept nogil:
     return (
         p.T == 1
         and saved > SWAPPING * p.R * p.C
+        and p.pixels.step_h == p.pixels.step_w == 1
         and x.H == grad_y.H
         and x.W == grad_y.W
         and p.pixels.kernels.lanes < p.R < p.C

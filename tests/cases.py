@@ -15,6 +15,11 @@ CONV = {
     "one pixel": ((3, 5, 7, 11), (2, 5, 1, 1), {}),
     "one pixel, one image": ((1, 131, 7, 11), (67, 131, 1, 1), {}),
     "one pixel, many channels": ((3, 86, 13, 11), (38, 43, 1, 1), {"groups": 2}),
+    "one pixel, strided in padding": (
+        (9, 40, 4, 6),
+        (17, 40, 1, 1),
+        {"stride": 2, "padding": (2, 3)},
+    ),
     "one column, strided": ((2, 3, 8, 1), (5, 3, 2, 1), {"stride": 3}),
     "one output": ((3, 2, 7, 5), (4, 2, 7, 5), {}),
     "valid": ((2, 3, 11, 7), (5, 3, 4, 2), {"padding": "valid", "stride": (3, 2)}),
