@@ -52,7 +52,7 @@ cdef struct WinogradWeight:
     # channels), in its workspace.
     bint whole
     char *sums
-    Py_ssize_t row_size, point_size, group_size, part_size
+    Py_ssize_t row_size, point_size, group_size, part_size, sums_bytes
     char *workspaces
     Py_ssize_t workspace_bytes
 
@@ -109,26 +109,22 @@ cdef void describe(
 
 
 cdef int run(WinogradWeight *p, int num_threads, list plans) except -1:
-    cdef Py_ssize_t tasks = plan_tasks(p, num_threads), longest, sums_bytes
-    cdef int itemsize = p.x.kernels.itemsize
+    cdef Py_ssize_t tasks = plan_tasks(p, num_threads), longest, n_bytes = 0
     cdef double work
     cdef char *scratch
+    cdef bint whole
     num_threads = <int> min(num_threads, tasks)
     work = 2.0 * p.G * p.R * p.C * p.n_points * p.x.y.N * p.x.y.H * p.x.y.W
     # Between tasks an interrupt may end the call.
-    p.whole = p.n_parts == 1 and work < 4.0 * SLICE_WORK * tasks
-    lay_out_sums(p)
-    sums_bytes = 0
-    if not p.whole:
-        sums_bytes = (p.n_parts * p.part_size * itemsize + 4095) // 4096 * 4096
-    p.workspace_bytes = workspace_bytes(p)
+    whole = p.n_parts == 1 and work < 4.0 * SLICE_WORK * tasks
+    if p.n_parts == 1:              # batches of any size have the same scratch
+        n_bytes = lay_out_sums(p, not whole, num_threads)
+    n_bytes = max(n_bytes, lay_out_sums(p, whole, num_threads))
     if plans is not None:
-        plans.append(
-            outline(&p.x, tasks, sums_bytes + num_threads * p.workspace_bytes)
-        )
+        plans.append(outline(&p.x, tasks, n_bytes))
         return 0
-    scratch = <char *> take_scratch(sums_bytes + num_threads * p.workspace_bytes)
-    p.sums, p.workspaces = scratch, scratch + sums_bytes
+    scratch = <char *> take_scratch(n_bytes)
+    p.sums, p.workspaces = scratch, scratch + p.sums_bytes
     # Rounds of blocks, for the same reason.
     longest = (p.n_blocks + p.n_parts - 1) // p.n_parts
     p.n_now = max(1, <Py_ssize_t> (p.n_blocks * min(1.0, SLICE_WORK / work)))
@@ -163,15 +159,25 @@ cdef Py_ssize_t plan_tasks(WinogradWeight *p, int num_threads) noexcept nogil:
     return tasks * p.n_parts * p.grad_y.n_channel_chunks
 
 
-cdef void lay_out_sums(WinogradWeight *p) noexcept nogil:
+cdef Py_ssize_t lay_out_sums(
+    WinogradWeight *p, bint whole, int num_threads
+) noexcept nogil:
+    """Decide where sums lie, of parts or of tasks; return the bytes of all scratch."""
     cdef Py_ssize_t lanes = p.x.kernels.lanes, rows = p.R, channels = p.C
-    if p.whole:
+    p.whole = whole
+    if whole:
         rows, channels = p.grad_y.chunk_channels, p.x.chunk_channels
     p.row_size = padded(p.x.kernels, channels)
     # Not at a power of two: all points would share cache sets.
     p.point_size = rows * p.row_size + lanes
     p.group_size = p.n_points * p.point_size
     p.part_size = p.G * p.group_size
+    p.sums_bytes = 0
+    if not whole:
+        p.sums_bytes = p.n_parts * p.part_size * p.x.kernels.itemsize
+        p.sums_bytes = (p.sums_bytes + 4095) // 4096 * 4096
+    p.workspace_bytes = workspace_bytes(p)
+    return p.sums_bytes + num_threads * p.workspace_bytes
 
 
 cdef inline Py_ssize_t pitch(const Gather *g) noexcept nogil:
