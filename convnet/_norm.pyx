@@ -204,7 +204,6 @@ cdef int run_channels(
 cdef void channels_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """Normalize some channels by their own means and variances."""
     cdef const Norm *p = <const Norm *> ctx
-    cdef Norm own = p[0]
     cdef Channels channels
     cdef Channel *channel
     cdef double count = <double> p.N * p.pixels
@@ -214,8 +213,7 @@ cdef void channels_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         channel = &channels[c - first]
         channel.center[0] = channel.center[1] = element(p, p.a, c * p.pixels)
         channel.norm[3] = channel.norm[4] = 0
-    own.clip = False
-    sum_channels(&own, channels, first, end)
+    sum_channels(p, channels, first, end)
     for c in range(first, end):
         channel = &channels[c - first]
         p.total[c] = channel.center[0] + channel.total[0] / count
