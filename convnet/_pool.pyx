@@ -38,6 +38,10 @@ cdef enum:
     MOST_SLAB_BYTES = 1024 * 1024
 
 
+# Windows that see a pixel, of which more are better joined in turned planes.
+cdef double MANY_WINDOWS = 36, MANY_GIVERS = 9
+
+
 cdef struct Pooling:
     const cn_kernels_t *kernels
     cn_pool_t window
@@ -124,7 +128,7 @@ cdef void group_planes(Pooling *p) noexcept nogil:
         join_planes(p)
     elif p.x.image.sc == p.y.image.sc == p.index.image.sc == 1 and p.x.image.C >= lanes:
         p.n_channels = p.x.image.C
-    elif is_narrow(p) and fit_slabs(p):
+    elif is_better_turned(p) and fit_slabs(p):
         join_even(p)
         p.turned, p.n_channels = True, lanes
     elif p.operation == max_grad_rows and p.window.OH * p.window.OW == 1:
@@ -171,15 +175,27 @@ cdef void join_even(Pooling *p) noexcept nogil:
         join_images(&p.index)
 
 
-cdef bint is_narrow(const Pooling *p) noexcept nogil:
-    """Whether windows of a row fill half a vector at most, or are not for vectors."""
+cdef bint is_better_turned(const Pooling *p) noexcept nogil:
+    """Whether windows of a row fill half a vector at most, or are not for vectors.
+
+    Lines of columns hold windows of many taps. Planes that fill all lanes are turned in
+    less time than that takes if they are narrow, or a pixel meets many windows.
+    """
     cdef const cn_pool_t *w = &p.window
-    cdef Py_ssize_t lanes = p.kernels.lanes
+    cdef Py_ssize_t lanes = p.kernels.lanes, n_planes = p.x.image.C
+    cdef double windows = (<double> w.KH * w.KW) / (<double> w.SH * w.SW)
+    cdef int by_columns = p.kernels.pools_columns(w, p.backward)
     if p.operation == max_grad_rows:
         return False                    # indices would be turned, too
-    return (2 * w.OW <= lanes and w.IW <= 2 * lanes) or (
-        not p.kernels.pools_columns(w, p.backward)
-    )
+    if 2 * w.OW <= lanes and w.IW <= 2 * lanes or by_columns == 0:
+        return True
+    if are_even(&p.x) and are_even(&p.y):
+        n_planes *= p.x.image.N
+    if by_columns == 2 or n_planes < lanes or p.index.image.data != NULL:
+        return False
+    if p.backward:
+        return w.IW <= 2 * lanes or w.SW > 2 or windows > MANY_GIVERS
+    return w.IW <= 2 * lanes or windows > MANY_WINDOWS
 
 
 cdef bint fit_slabs(Pooling *p) noexcept nogil:
@@ -235,6 +251,8 @@ cdef bint run(
         p.plane_rows, least = w.IH, min(w.IH, w.KH * w.DH)
     group_planes(p)
     p.n_rows = p.x.image.N * p.groups * p.plane_rows
+    if p.turned:
+        least = max(least, p.block_rows)        # or a block is turned several times
     p.task_rows = max(least, <Py_ssize_t> min(TASK_WORK * p.n_rows / work, 1e9))
     if p.task_rows > p.plane_rows:      # whole planes
         p.task_rows -= p.task_rows % p.plane_rows
