@@ -131,11 +131,12 @@ cdef void group_planes(Pooling *p) noexcept nogil:
     elif is_better_turned(p) and fit_slabs(p):
         join_even(p)
         p.turned, p.n_channels = True, lanes
-    elif p.operation == max_grad_rows and p.window.OH * p.window.OW == 1:
+    else:
         join_even(p)
-        if p.y.image.sc == p.index.image.sc == 1:
-            p.n_channels = min(p.x.image.C, SINGLE_PIXELS)
         p.window.x_channel_stride = p.x.image.sc
+        if p.operation == max_grad_rows and p.window.OH * p.window.OW == 1:
+            if p.y.image.sc == p.index.image.sc == 1:
+                p.n_channels = min(p.x.image.C, SINGLE_PIXELS)
     p.groups = (p.x.image.C + p.n_channels - 1) // p.n_channels
 
 
@@ -285,11 +286,10 @@ cdef bint run(
 cdef void rows_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """Cut the rows of a task where planes end."""
     cdef Pooling *p = <Pooling *> ctx
-    cdef Py_ssize_t row = i * p.task_rows, end = min(row + p.task_rows, p.n_rows)
-    cdef Py_ssize_t group, first, n, given
-    while row < end:
-        group, first = row // p.plane_rows, row % p.plane_rows
-        n = min(p.plane_rows - first, end - row)
+    cdef Py_ssize_t row = i * p.task_rows, left = min(p.task_rows, p.n_rows - row)
+    cdef Py_ssize_t group = row // p.plane_rows, first = row % p.plane_rows, n, given
+    while left > 0:
+        n = min(p.plane_rows - first, left)
         if p.turned:
             n = min(n, p.block_rows)
             turned_rows(p, group, first, first + n, worker)
@@ -298,13 +298,18 @@ cdef void rows_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
             p.n_given[worker] += given
             if given < 0:
                 p.all_right = False
-        row += n
+        left -= n
+        first += n
+        if first == p.plane_rows:
+            group, first = group + 1, 0
 
 
 cdef Py_ssize_t plane_rows(
     const Pooling *p, Py_ssize_t group, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
-    cdef Py_ssize_t n = group // p.groups, c = group % p.groups * p.n_channels
+    cdef Py_ssize_t n = 0, c = group * p.n_channels
+    if p.x.image.N > 1:                 # small planes would feel the division
+        n, c = group // p.groups, group % p.groups * p.n_channels
     return p.operation(
         p.kernels, find_plane(&p.x, n, c), find_plane(&p.y, n, c),
         <int64_t *> find_plane(&p.index, n, c), &p.window, first, end,

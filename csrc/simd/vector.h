@@ -5,9 +5,9 @@
  * CN_VECTOR_BYTES and CN_MR before it includes this file.  Plain C operators (+ - * on
  * cn_vec, also with a scalar) are verbs too: `acc + a * b` becomes one fused
  * multiply-add where the ISA has it
- * (-ffp-contract=fast), so one text serves every ISA.  Four verbs are intrinsics where
- * GCC 12 has no other name for one instruction: maxima, masked loads and stores, and
- * additions where two vectors are equal. */
+ * (-ffp-contract=fast), so one text serves every ISA.  Five verbs are intrinsics where
+ * GCC 12 has no other name for one instruction: maxima, masked loads and stores,
+ * additions where two vectors are equal, and whether any lane is set. */
 
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -91,6 +91,20 @@ CN_INLINE void cn_add_where(cn_vec *sum, cn_mask *count, cn_vec v, cn_mask a,
     const cn_mask equal = a == b;
     *sum += (cn_vec)((cn_mask)v & equal);
     *count -= equal;
+#endif
+}
+
+/* Whether a bit is set in any lane. */
+CN_INLINE int cn_any(cn_mask mask) {
+#if defined(__AVX512F__) && CN_VECTOR_BYTES == 64
+    return _mm512_test_epi64_mask((__m512i)mask, (__m512i)mask) != 0;
+#elif defined(__AVX2__) && CN_VECTOR_BYTES == 32
+    return !_mm256_testz_si256((__m256i)mask, (__m256i)mask);
+#else
+    CN_INT any = 0;
+    for (ptrdiff_t l = 0; l < CN_LANES; l++)
+        any |= mask[l];
+    return any != 0;
 #endif
 }
 
