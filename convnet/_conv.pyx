@@ -11,6 +11,7 @@ cimport numpy as cnp
 import numpy as np
 
 from convnet._blocks cimport Gather
+from convnet._depthwise cimport is_better_by_channels, run_depthwise
 from convnet._kernels cimport (
     Flushing, active_kernels, flush_denormals, give_back,
 )
@@ -57,6 +58,9 @@ def forward(
     p.row_stride, p.channel_stride = weight.shape[1] * KH * KW, KH * KW
     p.pixels.step_h, p.pixels.step_w = steps.SH, steps.SW
     p.finish = describe_finish(y, bias, residual, clip)
+    if is_better_by_channels(&p, steps, False):
+        run_depthwise(&p, steps, False, num_threads, plans)
+        return
     if is_better_planar(&p, steps):
         run_planar(&p, steps, False, num_threads, plans)
         return
@@ -95,6 +99,9 @@ def grad_input(
     p.pixels.step_h, p.pixels.step_w = 1, 1
     if groups == 1 and KH * KW == 1 and not strided and is_matrix(&p):
         multiply_matrix(&p, num_threads, plans)
+        return
+    if is_better_by_channels(&p, steps, True):
+        run_depthwise(&p, steps, True, num_threads, plans)
         return
     if is_better_planar(&p, steps):
         run_planar(&p, steps, True, num_threads, plans)

@@ -96,6 +96,17 @@ cdef extern from "convnet.h" nogil:
         Py_ssize_t n_channels, channel_stride
         cn_row_t row
 
+    ctypedef struct cn_depthwise_t:
+        Py_ssize_t n_rows, n_cols
+        Py_ssize_t y_row, y_col, x_row, x_col
+        Py_ssize_t n_taps
+        const Py_ssize_t *tap
+        const Py_ssize_t *weight
+        int clip
+        double low, high
+        const void *next[2]
+        Py_ssize_t n_next[2]
+
     ctypedef struct cn_pool_t:
         Py_ssize_t n_planes
         Py_ssize_t IH, IW, x_row_stride, x_col_stride, x_channel_stride
@@ -158,6 +169,12 @@ cdef extern from "convnet.h" nogil:
         ) noexcept nogil
         void (*scatter)(
             void *, const void *, const Py_ssize_t *, Py_ssize_t
+        ) noexcept nogil
+        void (*turn_plane)(
+            void *, const void *, Py_ssize_t, const Py_ssize_t *, const cn_slab_t *
+        ) noexcept nogil
+        void (*depthwise_sum)(
+            void *, const void *, const void *, const void *, const cn_depthwise_t *
         ) noexcept nogil
         void (*winograd_input)(
             void *, const void *, const cn_tiles_t *, Py_ssize_t

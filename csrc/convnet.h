@@ -152,6 +152,20 @@ typedef struct {
     cn_row_t row;
 } cn_tiles_t;
 
+/* Depthwise sums over pixels whose channels lie side by side.  Strides in elements, of
+ * y and x: x has pixel (i, j)'s taps at i * x_row + j * x_col + tap[t]. */
+typedef struct {
+    ptrdiff_t n_rows, n_cols;
+    ptrdiff_t y_row, y_col, x_row, x_col;
+    ptrdiff_t n_taps;
+    const ptrdiff_t *tap, *weight; /* where a tap's pixels lie, and its weights */
+    int clip;
+    double low, high;
+    const void
+            *next[2]; /* what will be read or written soon: n_next bytes are fetched */
+    ptrdiff_t n_next[2];
+} cn_depthwise_t;
+
 /* One channel plane of a pooling call, or several as one high plane, which only indices
  * tell apart.  Strides in elements. */
 typedef struct {
