@@ -22,6 +22,7 @@ from convnet._blocks cimport (
     get_chunk, load_channels, open_block, outline, padded, place_block, plan_gather,
     require_slab,
 )
+from convnet._depthwise_weight cimport is_weight_depthwise, run_depthwise_weight
 from convnet._kernels cimport (
     SLICE_WORK, Flushing, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t,
     cn_row_t, cn_tile_t, flush_denormals, give_back, plain_tile, run_tasks,
@@ -70,6 +71,11 @@ def grad_weight(
     p.C, p.swapped = grad_w.shape[1], False
     describe(&p, grad_y, x)
     cdef cn_row_t rows = describe_rows(grad_y)
+    if is_weight_depthwise(g, &p.grad_y, groups, p.R, p.C, steps):
+        run_depthwise_weight(
+            g, &p.grad_y, rows, p.grad_w, groups, steps, num_threads, plans
+        )
+        return
     if is_weight_planar(g, &p.grad_y, p.R, p.C, steps):
         run_planar_weight(
             g, &p.grad_y, <const char *> rows.begin, <const char *> rows.end, p.grad_w,

@@ -107,6 +107,9 @@ cdef extern from "convnet.h" nogil:
         const void *next[2]
         Py_ssize_t n_next[2]
 
+    ctypedef struct cn_kernel_t:
+        Py_ssize_t KH, KW, tap_row, tap_col
+
     ctypedef struct cn_pool_t:
         Py_ssize_t n_planes
         Py_ssize_t IH, IW, x_row_stride, x_col_stride, x_channel_stride
@@ -175,6 +178,10 @@ cdef extern from "convnet.h" nogil:
         ) noexcept nogil
         void (*depthwise_sum)(
             void *, const void *, const void *, const void *, const cn_depthwise_t *
+        ) noexcept nogil
+        void (*depthwise_grad)(
+            void *, const void *, const void *, const cn_depthwise_t *,
+            const cn_kernel_t *
         ) noexcept nogil
         void (*winograd_input)(
             void *, const void *, const cn_tiles_t *, Py_ssize_t

@@ -166,6 +166,11 @@ typedef struct {
     ptrdiff_t n_next[2];
 } cn_depthwise_t;
 
+/* The taps of a kernel, and how far they lie from each other. */
+typedef struct {
+    ptrdiff_t KH, KW, tap_row, tap_col;
+} cn_kernel_t;
+
 /* One channel plane of a pooling call, or several as one high plane, which only indices
  * tell apart.  Strides in elements. */
 typedef struct {

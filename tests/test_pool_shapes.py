@@ -20,9 +20,10 @@ every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 PADDED = {"stride": 1, "padding": ((1, 0), (1, 2))}
-# Wider than a line of the kernels; narrower than a vector, in groups not whole;
-# few channels, which fill no vector; windows that are whole planes, or too large or far
-# apart for vectors; no more windows than the next row begins with.
+# Wider than a line of the kernels; narrower than a vector, in groups not whole; few
+# channels, which fill no vector; planes that are turned, for windows of many taps or
+# far apart, with some that fill no vector of them; windows that are whole planes, or
+# too large or far apart for vectors; no more windows than the next row begins with.
 SHAPES = {
     "wide": ((1, 2, 3, 2503), (2, 3), PADDED),
     "wide, stride 2": ((1, 2, 5, 3001), (3, 2), {"stride": 2}),
@@ -33,6 +34,18 @@ SHAPES = {
     "narrow and high": ((1, 17, 1201, 3), (4, 2), {"stride": (3, 1)}),
     "many single windows": ((1, 301, 5, 3), (5, 3), {}),
     "single windows, wide": ((1, 37, 3, 83), (3, 83), {}),
+    "single windows, few channels": ((3, 3, 2, 2), (2, 2), {}),
+    "turned": ((1, 33, 13, 13), (5, 4), {"stride": 1, "padding": 2}),
+    "turned, stride 2": ((3, 19, 17, 14), (6, 5), {"stride": 2, "padding": (3, 1)}),
+    "turned, whole planes at each": (
+        (1, 21, 13, 9),
+        (13, 9),
+        {"stride": 1, "padding": 4},
+    ),
+    "turned, apart": ((2, 18, 23, 29), (2, 4), {"stride": (3, 4), "padding": (0, 1)}),
+    "turned, wide": ((1, 16, 40, 71), (9, 8), {"stride": 1, "padding": (4, 3)}),
+    "turned, steps of 5": ((1, 47, 31, 67), (5, 5), {"stride": 5, "ceil_mode": True}),
+    "windows over most of a row": ((1, 16, 4, 250), (2, 233), {"stride": 1}),
     "many channels": ((2, 67, 5, 6), (2, 3), PADDED),
     "few channels": ((2, 5, 9, 31), (3, 2), {"stride": 2, "padding": 1}),
     "far apart": ((1, 3, 23, 67), (2, 3), {"stride": (11, 17)}),
@@ -71,6 +84,7 @@ def test_max_pool(rng, name, layout, dtype):
     shape, kernel, options = SHAPES[name]
     values = np.array([-np.inf, -2, 0, 0, 1, 1, np.inf, np.nan], dtype)
     x = rng.choice(values, shape)
+    no_nan = to_layout(rng.choice(values[:-1], shape), layout)
     y, indices = reference.max_pool2d(x, kernel, **options, return_indices=True)
     given = {"kernel_size": kernel, **options, "layout": layout}
     results = max_pool2d(to_layout(x, layout), **given, return_indices=True)
@@ -78,6 +92,8 @@ def test_max_pool(rng, name, layout, dtype):
     assert_array_equal(from_layout(results[1], layout), indices)
     alone = max_pool2d(to_layout(x, layout), **given, num_threads=2)
     assert_array_equal(alone, results[0])
+    expected = reference.max_pool2d(no_nan, **given)
+    assert_array_equal(max_pool2d(no_nan, **given), expected)
     gy = rng.integers(-9, 10, y.shape).astype(dtype)
     gx = max_pool2d_grad(
         to_layout(gy, layout),
@@ -206,13 +222,18 @@ def test_windows_far_larger_than_the_image(rng, dtype):
 
 
 @every_dtype
-def test_averages_are_quotients(rng, dtype):
+@every_layout
+@pytest.mark.parametrize("shape", [(2, 3, 12, 51), (2, 33, 9, 7)])
+def test_averages_are_quotients(rng, dtype, layout, shape):
     # Sums are exact, and what they are divided by is no power of two; infinities stay.
-    x = rng.integers(-(2**16), 2**16, (2, 3, 12, 51)).astype(dtype)
-    x[0, 0, 5, 7], x[1, 1, 3, 20], x[1, 1, 3, 21] = np.inf, -np.inf, np.inf
-    sums = avg_pool2d(x, 3, 1, divisor_override=1)
-    y = avg_pool2d(x, 3, 1)
+    x = rng.integers(-(2**16), 2**16, shape).astype(dtype)
+    x[0, 0, 5, 5], x[1, 1, 3, 2], x[1, 1, 3, 3] = np.inf, -np.inf, np.inf
+    x[0, 1], x[0, 2] = -0.0, np.finfo(dtype).max / 16
+    x = to_layout(x, layout)
+    sums = avg_pool2d(x, 3, 1, divisor_override=1, layout=layout)
+    y = avg_pool2d(x, 3, 1, layout=layout)
     assert_array_equal(y, sums / dtype(9))
+    assert_array_equal(np.signbit(y), np.signbit(sums))
     assert np.isinf(y).any()
     assert np.isnan(y).any()
 
