@@ -14,8 +14,8 @@ from convnet._planes cimport MAX_STEP, fits_planes
 from convnet._pool_planes cimport Planes, find_plane, turn_in, turn_out
 from convnet._product cimport Product
 from convnet._turned_planes cimport (
-    TurnedPlanes, add_taps, clear_slab, count_places, load_slab, pad_page, place_pixels,
-    plan_blocks,
+    WIDEST, TurnedPlanes, add_taps, clear_slab, count_places, load_slab, pad_page,
+    place_pixels, plan_blocks,
 )
 
 # Widths up to which planes of some kinds are better turned, and shares of lanes: those
@@ -43,7 +43,7 @@ cdef bint is_better_by_channels(const Product *p, Steps steps, bint gradient) no
     cdef double filled, wasted
     if p.R != 1 or x.C != 1 or p.G < p.pixels.kernels.lanes or p.finish.accumulate:
         return False
-    if not fits_planes(1, y.W, steps):
+    if not fits_planes(1, y.W, steps) or max(x.W, y.W) > WIDEST:
         return False
     if gradient and (
         steps.PT > (steps.KH - 1) * steps.DH or steps.PL > (steps.KW - 1) * steps.DW

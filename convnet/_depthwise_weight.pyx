@@ -16,8 +16,8 @@ from convnet._operands cimport Image, Steps, add_parts
 from convnet._planes cimport fits_planes
 from convnet._pool_planes cimport Planes, find_plane, turn_in, turn_out
 from convnet._turned_planes cimport (
-    TurnedPlanes, add_taps, clear_slab, count_places, load_slab, pad_page, place_pixels,
-    plan_blocks,
+    WIDEST, TurnedPlanes, add_taps, clear_slab, count_places, load_slab, pad_page,
+    place_pixels, plan_blocks,
 )
 
 # Widths up to which planes of some kinds are better turned, and shares of lanes: those
@@ -47,6 +47,8 @@ cdef bint is_weight_depthwise(
     cdef Py_ssize_t W = grad_y.W
     cdef double filled = G / <double> padded(x.kernels, G)
     if R != 1 or C != 1 or filled < FILLED or not fits_planes(1, W, steps):
+        return False
+    if max(x.x.W, W) > WIDEST:
         return False
     if x.x.sc == 1 and grad_y.sc == 1 or max(steps.SH, steps.SW) > 2:
         return True

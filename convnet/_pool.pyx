@@ -2,9 +2,7 @@
 """Pooling drivers.
 
 A task is some rows of the result, counted through all planes: many small planes or a
-part of a large one. How many follows from the shapes alone. Where channels lie side by
-side in all arrays, those of an image count as one plane; narrow planes, and those whose
-columns lie apart, are turned: a vector's lanes of them side by side in scratch memory.
+part of a large one. How many follows from the shapes alone.
 """
 
 cimport numpy as cnp
@@ -13,16 +11,14 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from convnet._kernels cimport (
-    active_kernels, cn_kernels_t, cn_pool_t, give_back, run_tasks, take_scratch,
+    active_kernels, cn_pool_t, give_back, run_tasks, take_scratch,
 )
 from convnet._operands cimport Steps
 from convnet._pool_operations cimport (
     avg_grad_rows, avg_rows, max_grad_rows, max_rows, operation_t,
 )
-from convnet._pool_planes cimport (
-    Planes, are_even, describe_planes, find_plane, join_images, next_plane, turn_in,
-    turn_out,
-)
+from convnet._pool_plan cimport Pooling, group_planes
+from convnet._pool_planes cimport describe_planes, find_plane, turn_in, turn_out
 
 cnp.import_array()
 
@@ -31,31 +27,6 @@ cnp.import_array()
 # to spread over threads and to let Ctrl-C in. A pixel that is read or written takes as
 # long as so many operations of a convolution.
 cdef double TASK_WORK = 1e6, PIXEL_WORK = 35
-
-cdef enum:
-    SINGLE_PIXELS = 256             # planes of one window each that go together
-    SLAB_BYTES = 128 * 1024         # of turned planes; at most, where a row needs more:
-    MOST_SLAB_BYTES = 1024 * 1024
-
-
-# Windows that see a pixel, of which more are better joined in turned planes.
-cdef double MANY_WINDOWS = 36, MANY_GIVERS = 9
-
-
-cdef struct Pooling:
-    const cn_kernels_t *kernels
-    cn_pool_t window
-    Planes x, y, index
-    operation_t operation
-    bint backward, all_right        # cleared by any task whose operation fails
-    Py_ssize_t *n_given             # windows that gave, of each thread
-    Py_ssize_t n_channels, groups   # planes that count as one; such groups of an image
-    Py_ssize_t plane_rows, n_rows, task_rows    # of a plane, of all planes, of a task
-    bint turned
-    Py_ssize_t block_rows           # of turned planes
-    char *workspaces
-    Py_ssize_t workspace_bytes      # one for each thread, with slabs of x, y and index
-    Py_ssize_t slab_bytes[3]
 
 
 def max_forward(
@@ -119,119 +90,6 @@ cdef void describe(
     w.x_end, w.y_end, w.index_end = p.x.row.end, p.y.row.end, p.index.row.end
 
 
-cdef void group_planes(Pooling *p) noexcept nogil:
-    """Decide which planes go together, and whether they are turned for it."""
-    cdef Py_ssize_t lanes = p.kernels.lanes
-    p.turned, p.n_channels, p.workspace_bytes = False, 1, 0
-    p.window.x_channel_stride = p.x.image.sc
-    if follow_each_other(p):
-        join_planes(p)
-    elif p.x.image.sc == p.y.image.sc == p.index.image.sc == 1 and p.x.image.C >= lanes:
-        p.n_channels = p.x.image.C
-    elif is_better_turned(p) and fit_slabs(p):
-        join_even(p)
-        p.turned, p.n_channels = True, lanes
-    else:
-        join_even(p)
-        p.window.x_channel_stride = p.x.image.sc
-        if p.operation == max_grad_rows and p.window.OH * p.window.OW == 1:
-            if p.y.image.sc == p.index.image.sc == 1:
-                p.n_channels = min(p.x.image.C, SINGLE_PIXELS)
-    p.groups = (p.x.image.C + p.n_channels - 1) // p.n_channels
-
-
-cdef bint follow_each_other(const Pooling *p) noexcept nogil:
-    """Whether all planes are one high plane: its windows are theirs, row by row."""
-    cdef const cn_pool_t *w = &p.window
-    return (
-        (not p.backward or gathers(p))
-        and w.PT == 0 and w.IH == w.OH * w.SH and (w.KH - 1) * w.DH < w.SH
-        and next_plane(&p.x) == w.IH * w.x_row_stride and are_even(&p.x)
-        and next_plane(&p.y) == w.OH * w.y_row_stride and are_even(&p.y)
-        and next_plane(&p.index) == w.OH * w.index_row_stride and are_even(&p.index)
-    )
-
-
-cdef bint gathers(const Pooling *p) noexcept nogil:
-    """Whether pixels of a plane look for windows of few taps."""
-    if p.operation == max_grad_rows:
-        return p.kernels.counts_windows(&p.window, 1)
-    return p.kernels.pools_columns(&p.window, True) == 2
-
-
-cdef void join_planes(Pooling *p) noexcept nogil:
-    cdef Py_ssize_t n_planes = p.x.image.N * p.x.image.C
-    p.x.image.N = p.x.image.C = p.y.image.N = p.y.image.C = 1
-    p.window.n_planes = n_planes
-    p.window.IH *= n_planes
-    p.window.OH *= n_planes
-    p.plane_rows *= n_planes
-
-
-cdef void join_even(Pooling *p) noexcept nogil:
-    """Make one image of all where their planes are equally far apart."""
-    if are_even(&p.x) and are_even(&p.y) and are_even(&p.index):
-        join_images(&p.x)
-        join_images(&p.y)
-        join_images(&p.index)
-
-
-cdef bint is_better_turned(const Pooling *p) noexcept nogil:
-    """Whether windows of a row fill half a vector at most, or are not for vectors.
-
-    Lines of columns hold windows of many taps. Planes that fill all lanes are turned in
-    less time than that takes if they are narrow, or a pixel meets many windows.
-    """
-    cdef const cn_pool_t *w = &p.window
-    cdef Py_ssize_t lanes = p.kernels.lanes, n_planes = p.x.image.C
-    cdef double windows = (<double> w.KH * w.KW) / (<double> w.SH * w.SW)
-    cdef int by_columns = p.kernels.pools_columns(w, p.backward)
-    if p.operation == max_grad_rows:
-        return False                    # indices would be turned, too
-    if 2 * w.OW <= lanes and w.IW <= 2 * lanes or by_columns == 0:
-        return True
-    if are_even(&p.x) and are_even(&p.y):
-        n_planes *= p.x.image.N
-    if by_columns == 2 or n_planes < lanes or p.index.image.data != NULL:
-        return False
-    if p.backward:
-        return w.IW <= 2 * lanes or w.SW > 2 or windows > MANY_GIVERS
-    return w.IW <= 2 * lanes or windows > MANY_WINDOWS
-
-
-cdef bint fit_slabs(Pooling *p) noexcept nogil:
-    """Cut planes into blocks whose slabs a thread can have."""
-    p.block_rows = p.plane_rows
-    while size_slabs(p) > SLAB_BYTES and p.block_rows > 1:
-        p.block_rows = (p.block_rows + 1) // 2
-    if p.workspace_bytes > MOST_SLAB_BYTES:
-        p.workspace_bytes = 0
-    return p.workspace_bytes > 0
-
-
-cdef Py_ssize_t size_slabs(Pooling *p) noexcept nogil:
-    """Set the bytes of a block's slabs: rows of the result, and what they need."""
-    cdef const cn_pool_t *w = &p.window
-    cdef double x_rows = p.block_rows, y_rows = p.block_rows, pixel
-    if p.backward:
-        y_rows = min(w.OH, (x_rows + (w.KH - 1.0) * w.DH) / w.SH + 2)
-    else:
-        x_rows = min(w.IH, (y_rows - 1) * w.SH + (w.KH - 1.0) * w.DH + 1)
-    pixel = p.kernels.lanes * p.kernels.itemsize
-    p.slab_bytes[0] = pad_bytes(x_rows * w.IW * pixel)
-    p.slab_bytes[1] = pad_bytes(y_rows * w.OW * pixel)
-    p.slab_bytes[2] = 0
-    if p.index.image.data != NULL:
-        p.slab_bytes[2] = pad_bytes(y_rows * w.OW * p.kernels.lanes * sizeof(int64_t))
-    p.workspace_bytes = p.slab_bytes[0] + p.slab_bytes[1] + p.slab_bytes[2]
-    p.workspace_bytes += pad_bytes(max(x_rows, y_rows) * sizeof(Py_ssize_t))
-    return p.workspace_bytes
-
-
-cdef Py_ssize_t pad_bytes(double n) noexcept nogil:
-    return (<Py_ssize_t> min(n, 1e15) // 64 + 1) * 64
-
-
 cdef bint run(
     Pooling *p, operation_t operation, bint backward, int num_threads
 ) except -1:
@@ -245,6 +103,7 @@ cdef bint run(
     work = max(work, 8 * windows * w.KH * w.KW)
     cdef Py_ssize_t least = 1, worker, missing = 0
     p.operation, p.backward, p.all_right = operation, backward, True
+    p.scatters = operation == max_grad_rows
     p.plane_rows = w.OH
     if backward:
         # Neighbouring tasks meet the same windows. Where tasks have no fewer rows than
@@ -258,8 +117,8 @@ cdef bint run(
     if p.task_rows > p.plane_rows:      # whole planes
         p.task_rows -= p.task_rows % p.plane_rows
     w.reach = NULL
-    counted = operation == max_grad_rows and p.kernels.counts_windows(w, p.n_channels)
-    if operation == max_grad_rows and not counted:
+    counted = p.scatters and p.kernels.counts_windows(w, p.n_channels)
+    if p.scatters and not counted:
         reach_bytes = p.kernels.list_reach(NULL, w) * p.kernels.itemsize
     count_bytes = num_threads * sizeof(Py_ssize_t)
     p.workspaces = <char *> take_scratch(

@@ -22,6 +22,10 @@ cdef struct TurnedPlanes:
     Py_ssize_t *place               # in a slab, of each pixel of a flat x
     Py_ssize_t x_bytes, y_bytes     # of slabs
 
+# Whether rows are so short that a block of one is no large slab.
+cdef enum:
+    WIDEST = 4096
+
 # Taps of the convolution or, with `gradient`, of the phases of its input gradient.
 cdef void add_taps(TurnedPlanes *p, Steps steps, bint gradient) noexcept nogil
 
