@@ -7,21 +7,18 @@ are turned back, or with channels last written to where they belong.
 
 from libc.string cimport memcpy, memset
 
-from convnet._blocks cimport padded
 from convnet._kernels cimport cn_depthwise_t, give_back, run_tasks, take_scratch
 from convnet._operands cimport Image, Steps
-from convnet._planes cimport MAX_STEP, fits_planes
-from convnet._pool_planes cimport Planes, find_plane, turn_in, turn_out
+from convnet._planes cimport MAX_STEP
+from convnet._turning cimport PlaneArray, find_plane, turn_in, turn_out
 from convnet._product cimport Product
 from convnet._turned_planes cimport (
-    WIDEST, TurnedPlanes, add_taps, clear_slab, count_places, load_slab, pad_page,
-    place_pixels, plan_blocks,
+    TurnedPlanes, add_taps, are_better_turned, clear_slab, count_places, load_slab,
+    pad_page, place_pixels, plan_blocks,
 )
 
-# Widths up to which planes of some kinds are better turned, and shares of lanes: those
-# that channels must fill, and how many more planes would need.
-cdef Py_ssize_t VERY_NARROW = 8, NARROW = 32, DILATED = 80
-cdef double FILLED = 0.7, WASTED = 1.3
+# How many more lanes planes must waste than channels to be turned.
+cdef double WASTED = 1.3
 # Operations of a task.
 cdef double TASK_WORK = 4e5
 
@@ -29,7 +26,7 @@ cdef double TASK_WORK = 4e5
 cdef struct Depthwise:
     TurnedPlanes planes
     const Product *product
-    Planes w                        # a plane of taps for each channel
+    PlaneArray w                        # a plane of taps for each channel
     Py_ssize_t T, n_units, task_units
     cn_depthwise_t phase[MAX_STEP * MAX_STEP]
     char *workspaces
@@ -37,28 +34,15 @@ cdef struct Depthwise:
 
 
 cdef bint is_better_by_channels(const Product *p, Steps steps, bint gradient) noexcept:
-    cdef Image x = p.pixels.x, y = p.pixels.y
-    cdef bint strided = steps.SH != 1 or steps.SW != 1
-    cdef bint dilated = steps.DH != 1 or steps.DW != 1
-    cdef double filled, wasted
-    if p.R != 1 or x.C != 1 or p.G < p.pixels.kernels.lanes or p.finish.accumulate:
-        return False
-    if not fits_planes(1, y.W, steps) or max(x.W, y.W) > WIDEST:
+    if p.R != 1 or p.pixels.x.C != 1 or p.finish.accumulate:
         return False
     if gradient and (
         steps.PT > (steps.KH - 1) * steps.DH or steps.PL > (steps.KW - 1) * steps.DW
     ):
-        return False                    # rows or columns before the first are not read
-    # Lanes that planes leave empty, against those of channels.
-    filled = p.G / <double> padded(p.pixels.kernels, p.G)
-    if x.sc == 1 and y.sc == 1 and filled >= FILLED:
-        return True
-    wasted = padded(p.pixels.kernels, y.W) / <double> y.W * filled
-    if gradient and strided or max(steps.SH, steps.SW) > 2:
-        return y.W <= NARROW or filled >= FILLED
-    if dilated:
-        return y.W <= DILATED and filled >= FILLED
-    return y.W <= VERY_NARROW or y.W <= NARROW and wasted >= WASTED
+        return False                    # slabs begin with row and column 0 of grad_y
+    return are_better_turned(
+        p.pixels.kernels, &p.pixels.x, &p.pixels.y, p.G, steps, gradient, WASTED
+    )
 
 
 cdef int run_depthwise(
@@ -212,7 +196,7 @@ cdef void sum_unit(const Depthwise *p, Py_ssize_t unit, char *memory) noexcept n
 
 
 cdef inline void fetch_planes(
-    const Depthwise *p, const Planes *planes, Py_ssize_t unit, Py_ssize_t phase,
+    const Depthwise *p, const PlaneArray *planes, Py_ssize_t unit, Py_ssize_t phase,
     int i, cn_depthwise_t *d,
 ) noexcept nogil:
     """While a phase is summed, fetch its part of a unit's planes, if they are a run."""

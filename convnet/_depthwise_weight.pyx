@@ -8,22 +8,19 @@ in order.
 
 from libc.string cimport memset
 
-from convnet._blocks cimport ENOUGH_TASKS, Gather, padded
+from convnet._blocks cimport ENOUGH_TASKS, Gather
 from convnet._kernels cimport (
     cn_depthwise_t, cn_kernel_t, cn_row_t, give_back, run_tasks, take_scratch,
 )
 from convnet._operands cimport Image, Steps, add_parts
-from convnet._planes cimport fits_planes
-from convnet._pool_planes cimport Planes, find_plane, turn_in, turn_out
+from convnet._turning cimport PlaneArray, find_plane, turn_in, turn_out
 from convnet._turned_planes cimport (
-    WIDEST, TurnedPlanes, add_taps, clear_slab, count_places, load_slab, pad_page,
-    place_pixels, plan_blocks,
+    TurnedPlanes, add_taps, are_better_turned, clear_slab, count_places, load_slab,
+    pad_page, place_pixels, plan_blocks,
 )
 
-# Widths up to which planes of some kinds are better turned, and shares of lanes: those
-# that channels must fill, and how many more planes would need.
-cdef Py_ssize_t VERY_NARROW = 16, NARROW = 32, DILATED = 80
-cdef double FILLED = 0.7, WASTED = 1.3
+# How many more lanes planes must waste than channels to be turned.
+cdef double WASTED = 1.1
 # Products that a sum adds before it is added to a total: chains of thousands would
 # round as badly as they are long.
 cdef Py_ssize_t CHAIN = 512
@@ -32,7 +29,7 @@ cdef double TASK_WORK = 1e6
 
 cdef struct DepthwiseWeight:
     TurnedPlanes planes             # y is grad_y
-    Planes w                        # a plane of taps for each channel, of each part
+    PlaneArray w                        # a plane of taps for each channel, of each part
     cn_depthwise_t pixels
     cn_kernel_t kernel
     Py_ssize_t G, T, chain_rows, n_parts
@@ -44,19 +41,8 @@ cdef bint is_weight_depthwise(
     const Gather *x, const Image *grad_y, Py_ssize_t G, Py_ssize_t R, Py_ssize_t C,
     Steps steps,
 ) noexcept:
-    cdef Py_ssize_t W = grad_y.W
-    cdef double filled = G / <double> padded(x.kernels, G)
-    if R != 1 or C != 1 or filled < FILLED or not fits_planes(1, W, steps):
-        return False
-    if max(x.x.W, W) > WIDEST:
-        return False
-    if x.x.sc == 1 and grad_y.sc == 1 or max(steps.SH, steps.SW) > 2:
-        return True
-    if steps.DH != 1 or steps.DW != 1:
-        return W <= DILATED
-    # Lanes that planes leave empty, against those of channels.
-    return W <= VERY_NARROW or (
-        W <= NARROW and padded(x.kernels, W) * filled >= WASTED * W
+    return R == 1 and C == 1 and are_better_turned(
+        x.kernels, &x.x, grad_y, G, steps, False, WASTED
     )
 
 

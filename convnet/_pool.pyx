@@ -18,7 +18,7 @@ from convnet._pool_operations cimport (
     avg_grad_rows, avg_rows, max_grad_rows, max_rows, operation_t,
 )
 from convnet._pool_plan cimport Pooling, group_planes
-from convnet._pool_planes cimport describe_planes, find_plane, turn_in, turn_out
+from convnet._turning cimport describe_planes, find_plane, turn_in, turn_out
 
 cnp.import_array()
 

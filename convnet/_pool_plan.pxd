@@ -4,12 +4,12 @@
 
 from convnet._kernels cimport cn_kernels_t, cn_pool_t
 from convnet._pool_operations cimport operation_t
-from convnet._pool_planes cimport Planes
+from convnet._turning cimport PlaneArray
 
 cdef struct Pooling:
     const cn_kernels_t *kernels
     cn_pool_t window
-    Planes x, y, index
+    PlaneArray x, y, index
     operation_t operation
     bint backward, scatters         # scatters: the gradient of maxima
     bint all_right                  # cleared by any task whose operation fails

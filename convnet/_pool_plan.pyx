@@ -9,7 +9,7 @@ turned: a vector's lanes of them side by side in scratch memory.
 from libc.stdint cimport int64_t
 
 from convnet._kernels cimport cn_pool_t
-from convnet._pool_planes cimport are_even, join_images, next_plane
+from convnet._turning cimport are_even, join_images, next_plane
 
 cdef enum:
     SINGLE_PIXELS = 256             # planes of one window each that go together

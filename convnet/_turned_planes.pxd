@@ -4,13 +4,13 @@
 # planes that their taps read, turned, so that channels lie side by side.
 
 from convnet._kernels cimport cn_kernels_t
-from convnet._operands cimport Steps
+from convnet._operands cimport Image, Steps
 from convnet._planes cimport Axis
-from convnet._pool_planes cimport Planes
+from convnet._turning cimport PlaneArray
 
 cdef struct TurnedPlanes:
     const cn_kernels_t *kernels
-    Planes x, y                     # what taps read; the pixels that windows belong to
+    PlaneArray x, y                 # what taps read; the pixels that windows belong to
     Axis rows, cols                 # of taps
     Py_ssize_t step_h, step_w
     Py_ssize_t SH, SW               # pixels of y for each that a phase has
@@ -22,9 +22,13 @@ cdef struct TurnedPlanes:
     Py_ssize_t *place               # in a slab, of each pixel of a flat x
     Py_ssize_t x_bytes, y_bytes     # of slabs
 
-# Whether rows are so short that a block of one is no large slab.
-cdef enum:
-    WIDEST = 4096
+# Whether G planes of x, by one row of the product each, are better turned than summed
+# plane by plane; where no other reason decides, if planes waste `least` times as many
+# lanes as groups of channels do.
+cdef bint are_better_turned(
+    const cn_kernels_t *kernels, const Image *x, const Image *y, Py_ssize_t G,
+    Steps steps, bint gradient, double least,
+) noexcept
 
 # Taps of the convolution or, with `gradient`, of the phases of its input gradient.
 cdef void add_taps(TurnedPlanes *p, Steps steps, bint gradient) noexcept nogil

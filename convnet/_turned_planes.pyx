@@ -8,13 +8,40 @@ other are turned as one long row.
 
 from libc.string cimport memset
 
+from convnet._blocks cimport padded
 from convnet._kernels cimport CN_NO_ROW, cn_slab_t
 from convnet._operands cimport Image, Steps
-from convnet._planes cimport add_phases, add_windows
-from convnet._pool_planes cimport find_plane
+from convnet._planes cimport add_phases, add_windows, fits_planes
+from convnet._turning cimport find_plane
 
 # Bytes of a block's slabs, unless a row of pixels needs more.
 cdef Py_ssize_t BLOCK_BYTES = 256 * 1024
+
+
+# Rows up to which a block of one row has no large slab; widths up to which planes of
+# some kinds are better turned; the share of lanes that channels must fill.
+cdef Py_ssize_t WIDEST = 4096, VERY_NARROW = 8, NARROW = 32, DILATED = 80
+cdef double FILLED = 0.7
+
+
+cdef bint are_better_turned(
+    const cn_kernels_t *kernels, const Image *x, const Image *y, Py_ssize_t G,
+    Steps steps, bint gradient, double least,
+) noexcept:
+    cdef bint strided = steps.SH != 1 or steps.SW != 1
+    cdef bint dilated = steps.DH != 1 or steps.DW != 1
+    cdef double filled = G / <double> padded(kernels, G)
+    if G < kernels.lanes or max(x.W, y.W) > WIDEST or not fits_planes(1, y.W, steps):
+        return False
+    if x.sc == 1 and y.sc == 1 and filled >= FILLED:
+        return True                     # side by side already
+    if gradient and strided or max(steps.SH, steps.SW) > 2:
+        return y.W <= NARROW or filled >= FILLED
+    if dilated:
+        return y.W <= DILATED and filled >= FILLED
+    return y.W <= VERY_NARROW or (
+        y.W <= NARROW and padded(kernels, y.W) * filled >= least * y.W
+    )
 
 
 cdef Py_ssize_t pad_page(Py_ssize_t n) noexcept nogil:

@@ -103,6 +103,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument(
         "images",
         nargs="*",
+        default=[],  # without, argparse says that images are required
         type=Path,
         metavar="IMAGE",
         help="a file with a picture of one digit, or arrays of several",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Operands of a pooling, plane by plane or turned: see ``_pool_planes.pxd``."""
+"""Arrays plane by plane, and turned: see ``_turning.pxd``."""
 
 cimport numpy as cnp
 
@@ -11,31 +11,31 @@ from convnet._operands cimport describe_array, describe_rows
 cnp.import_array()
 
 
-cdef Planes describe_planes(cnp.ndarray array) noexcept:
-    cdef Planes p
+cdef PlaneArray describe_planes(cnp.ndarray array) noexcept:
+    cdef PlaneArray p
     p.kernels = active_kernels(<int> array.itemsize)
     p.image, p.row = describe_array(array), describe_rows(array)
     return p
 
 
-cdef Py_ssize_t next_plane(const Planes *p) noexcept nogil:
+cdef Py_ssize_t next_plane(const PlaneArray *p) noexcept nogil:
     return p.image.sn if p.image.C == 1 else p.image.sc
 
 
-cdef bint are_even(const Planes *p) noexcept nogil:
+cdef bint are_even(const PlaneArray *p) noexcept nogil:
     cdef const Image *image = &p.image
     return image.data == NULL or image.N == 1 or image.C == 1 or (
         image.sn == image.C * image.sc
     )
 
 
-cdef void join_images(Planes *p) noexcept nogil:
+cdef void join_images(PlaneArray *p) noexcept nogil:
     p.image.sc = next_plane(p)
     p.image.C *= p.image.N
     p.image.N = 1
 
 
-cdef char *find_plane(const Planes *p, Py_ssize_t n, Py_ssize_t c) noexcept nogil:
+cdef char *find_plane(const PlaneArray *p, Py_ssize_t n, Py_ssize_t c) noexcept nogil:
     if p.image.data == NULL:
         return NULL
     return p.image.data + p.kernels.itemsize * (n * p.image.sn + c * p.image.sc)
@@ -50,8 +50,8 @@ cdef cn_slab_t describe_slab(Py_ssize_t count) noexcept nogil:
 
 
 cdef void turn_in(
-    const Planes *p, const char *plane, char *slab, Py_ssize_t first, Py_ssize_t end,
-    Py_ssize_t count, Py_ssize_t pitch, Py_ssize_t *row,
+    const PlaneArray *p, const char *plane, char *slab, Py_ssize_t first,
+    Py_ssize_t end, Py_ssize_t count, Py_ssize_t pitch, Py_ssize_t *row,
 ) noexcept nogil:
     cdef cn_slab_t s = describe_slab(count)
     cdef const Image *image = &p.image
@@ -70,8 +70,8 @@ cdef void turn_in(
 
 
 cdef void turn_out(
-    const Planes *p, char *plane, const char *slab, Py_ssize_t first, Py_ssize_t end,
-    Py_ssize_t count, Py_ssize_t pitch, Py_ssize_t *row,
+    const PlaneArray *p, char *plane, const char *slab, Py_ssize_t first,
+    Py_ssize_t end, Py_ssize_t count, Py_ssize_t pitch, Py_ssize_t *row,
 ) noexcept nogil:
     cdef cn_slab_t s = describe_slab(count)
     cdef const Image *image = &p.image
