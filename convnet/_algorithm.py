@@ -18,12 +18,17 @@ from convnet._geometry import Window
 from convnet._operands import Steps
 
 ALGORITHMS = ("direct", "winograd2", "winograd4")
+# Winograd's points on each axis, for F(2, 3) and F(4, 3) and others by so many points.
+POINTS = {"winograd2": 4, "winograd4": 6}
 # What the policies allow: F(4,3) has three to five times the rounding errors of a
 # direct sum, F(2,3) has about the same.
 ALLOWED = {"strict": ALGORITHMS[:2], "default": ALGORITHMS}
 
 # The policy of calls that name none.
 _policy = "default"
+
+# Strides whose phases drivers can gather, or weave.
+_PHASES = {"forward": (1, 2, 4), "grad_input": (1, 2)}
 
 # A call of less work is direct: the choice would cost more than it brings. So are thin
 # ones: transforms are for channels that are used many times.
@@ -32,12 +37,19 @@ _SMALL_WORK, _THIN = 1e6, 3
 # vectors of a panel of tiles, and cycles of a tile beside its products: with few
 # channels these are most of them.
 _WINOGRAD_RATE, _TILE = {1: 0.59, 2: 0.65, 3: 0.79}, 70
-# Cycles to pack a weight; and what sums plane by plane and products by runs of pixels
-# take of their estimates, which know nothing of blocks.
-_PACKING, _PLANAR, _RUNS = 0.4, 1.06, 1.2
+# Cycles to pack a weight, and of a row of pixels that are not packed; and what sums
+# plane by plane and products by runs of pixels take of their estimates, which know
+# nothing of blocks.
+_PACKING, _UNPACKED, _PLANAR, _RUNS = 0.4, 0.75, 1.06, 1.2
 # Cycles per vector of tiles and channel of the two transforms, and per panel of filters
 # and channel of the weights' one; and of that where they stay in the cache.
-_TRANSFORMS = {2: (210, 115, 41, 53), 4: (690, 355, 140, 103)}
+_TRANSFORMS = {
+    (4, 3): (210, 115, 41, 53),
+    (6, 2): (580, 325, 115, 140),
+    (6, 3): (690, 355, 140, 103),
+    (6, 4): (500, 195, 170, 235),
+    (6, 5): (575, 175, 120, 400),
+}
 # Transformed weights: bytes a cycle that are written, while a cache holds them and
 # where memory sets the pace; and read again for each run of tiles, if they leave L2.
 _CACHE_BYTES, _WRITE_RATES, _L2_BYTES, _READ_RATE = 12e6, (8.0, 3.3), 1e6, 5.0
@@ -82,24 +94,22 @@ def choose(
     algorithm: str,
     precision: str | None,
     prepared: bool = False,
-    gradient: bool = False,
+    kind: str = "forward",
 ) -> str:
     """Return the algorithm of a call: the one asked for, or the fastest allowed.
 
-    `prepared` weights are packed or transformed before the call; `gradient` is that of
-    the weights.
+    `prepared` weights are packed or transformed before the call; `kind` names the pass.
     """
     if algorithm != "auto":
-        if algorithm != "direct" and not _fits(window):
-            raise ValueError(
-                f"algorithm {algorithm!r} is for 3x3 kernels with stride and dilation "
-                f"1, not for {window}"
-            )
+        if algorithm != "direct" and not filter_size(algorithm, window, kind):
+            raise ValueError(f"algorithm {algorithm!r} does not fit {kind} of {window}")
         return algorithm
-    small = product.work(9) < _SMALL_WORK or min(product.rows, product.channels) < _THIN
-    if small or dtype.itemsize != 4 or not _fits(window):
+    thin = min(product.rows, product.channels) < _THIN
+    if thin or product.work(math.prod(window.kernel)) < _SMALL_WORK:
         return "direct"
-    call = product, window, precision or _policy, prepared, gradient
+    if dtype.itemsize != 4 or not filter_size("winograd4", window, kind):
+        return "direct"
+    call = product, window, precision or _policy, prepared, kind
     return _fastest(_kernels.get_isa(), *call)
 
 
@@ -115,24 +125,44 @@ def estimates(
     window: Window,
     precision: str | None = None,
     prepared: bool = False,
-    gradient: bool = False,
+    kind: str = "forward",
 ) -> dict[str, float]:
     """Return the cycles that each algorithm takes which is possible and allowed."""
+    gradient = kind == "grad_weight"
     costs = {"direct": _direct_cycles(product, window, prepared)}
     if gradient:
         costs["direct"] = _direct_gradient_cycles(product, window)
-    for m in (2, 4):
-        if _fits(window) and f"winograd{m}" in ALLOWED[precision or _policy]:
-            costs[f"winograd{m}"] = (
-                _winograd_gradient_cycles(product, m)
-                if gradient
-                else _winograd_cycles(product, m, prepared)
-            )
+    for name in ALLOWED[precision or _policy][1:]:
+        r = filter_size(name, window, kind)
+        if r and gradient:
+            costs[name] = _winograd_gradient_cycles(product, POINTS[name] - 2)
+        elif r:
+            phased = by_phases(product, window.stride[0], kind)
+            costs[name] = _winograd_cycles(phased, POINTS[name], r, prepared)
     return costs
 
 
-def _fits(window: Window) -> bool:
-    return window.kernel == (3, 3) and window.stride == window.dilation == (1, 1)
+def filter_size(algorithm: str, window: Window, kind: str) -> int:
+    """Return r of Winograd's F(m, r) for a pass, or 0 if its tiles do not fit.
+
+    With stride, filters are those of the phases. Gradients of weights have 3x3 taps at
+    unit stride; other passes any kernel that leaves a tile two results at least.
+    """
+    (SH, SW), points = window.stride, POINTS[algorithm]
+    if window.dilation != (1, 1) or SH != SW:
+        return 0
+    if kind == "grad_weight":
+        return 3 if window.kernel == (3, 3) and SH == 1 else 0
+    r = -(-max(window.kernel) // SH)
+    fits = 2 <= r < points and (points == 6 or r == 3)
+    return r if fits and SH in _PHASES[kind] else 0
+
+
+def by_phases(product: Product, step: int, kind: str) -> Product:
+    """Return the product whose channels, or backward whose rows, are phases."""
+    if kind == "grad_input":
+        return product._replace(rows=product.rows * step**2)
+    return product._replace(channels=product.channels * step**2)
 
 
 def _fits_planes(product: Product, window: Window) -> bool:
@@ -144,6 +174,10 @@ def _direct_cycles(product: Product, window: Window, prepared: bool) -> float:
     mr, _, lanes = _kernels.tile_shape(4)
     taps = math.prod(window.kernel)
     packed = _planar.packed_cycles(R, taps, mr)
+    # Few rows multiply pixels where they lie, if rows of the image fill vectors.
+    few = R <= 4 and C >= _THIN and taps > 4
+    if few and 5 * -(-W // lanes) * lanes <= 6 * W:
+        packed = min(packed, 1 + _UNPACKED * 2 ** (R - 1).bit_length())
     by_runs = _RUNS * _pixel_runs.run_cycles(R, C, W, taps, lanes, mr)
     cycles = -(-N * H * W // lanes) * min(packed, by_runs)
     if not prepared:
@@ -154,14 +188,14 @@ def _direct_cycles(product: Product, window: Window, prepared: bool) -> float:
     return G * C * taps * cycles
 
 
-def _winograd_cycles(product: Product, m: int, prepared: bool) -> float:
+def _winograd_cycles(product: Product, n: int, r: int, prepared: bool) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
-    points = (m + 2) ** 2
+    points, m = n**2, n - r + 1
     tiles = N * -(-H // m) * -(-W // m)
     vectors = -(-tiles // lanes)
     panels = -(-R // mr)
-    to_points, from_points, weights, kept_weights = _TRANSFORMS[m]
+    to_points, from_points, weights, kept_weights = _TRANSFORMS[n, r]
     # Vectors of a panel and of a run, as in _winograd_plan; each run reads all
     # weights again.
     vector_bytes = points * C * lanes * 4

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from convnet import _check as check
-from convnet._algorithm import Product, choose
+from convnet._algorithm import POINTS, Product, choose
 from convnet._check import Shape
 from convnet._geometry import IntOrPair, Padding, Pair, Window, conv_window
 from convnet._operands import Steps
@@ -70,10 +70,12 @@ class ConvCall:
     @cached_property
     def product(self) -> Product:
         """The blocked product that the pass is; its rows go to the result."""
-        rows, channels = self.OC // self.groups, self.IC // self.groups
-        if self.kind == "grad_input" and self.window.stride == (1, 1):
-            return Product(self.groups, channels, rows, self.N, *self.image)
-        return Product(self.groups, rows, channels, self.N, *self.window.output)
+        OC, IC, size = self.OC, self.IC, self.window.output
+        if self.kind == "grad_input":
+            # With stride, the products of all phases together.
+            OC, IC = IC, OC
+            size = self.image if self.window.stride == (1, 1) else size
+        return Product(self.groups, OC // self.groups, IC // self.groups, self.N, *size)
 
     @cached_property
     def steps(self) -> Steps:
@@ -81,9 +83,9 @@ class ConvCall:
         return Steps(*self.window[:4])
 
     @cached_property
-    def m(self) -> int:
-        """Winograd's tiles have m x m pixels; 0 for direct sums."""
-        return 0 if self.algorithm == "direct" else int(self.algorithm[-1])
+    def points(self) -> int:
+        """Winograd's products on each axis of a tile; 0 for direct sums."""
+        return POINTS.get(self.algorithm, 0)
 
     @cached_property
     def is_nchw(self) -> bool:
@@ -119,6 +121,5 @@ def check_conv(
     )
     if call.is_empty:
         return call
-    gradient = kind == "grad_weight"
-    how = algorithm, precision or policy, prepared, gradient
+    how = algorithm, precision or policy, prepared, kind
     return replace(call, algorithm=choose(call.product, window, dtype, *how))

@@ -86,15 +86,21 @@ cdef extern from "convnet.h" nogil:
 
     ctypedef struct cn_strip_t:
         Py_ssize_t n_tiles
-        Py_ssize_t row[6]
-        Py_ssize_t first_col, out, n_lines, n_cols
+        Py_ssize_t row[24]
+        Py_ssize_t first_col, out, n_lines, n_cols, skip_lines, skip_cols
 
     ctypedef struct cn_tiles_t:
         const cn_strip_t *strip
         Py_ssize_t n_strips, n_tiles
-        int m
+        int n, m, step, ways
         Py_ssize_t n_channels, channel_stride
         cn_row_t row
+
+    ctypedef struct cn_filters_t:
+        Py_ssize_t n_rows, row_stride, n_channels, channel_stride
+        Py_ssize_t KH, KW
+        int n, r, step, ways, flip
+        const void *end
 
     ctypedef struct cn_depthwise_t:
         Py_ssize_t n_rows, n_cols
@@ -190,9 +196,8 @@ cdef extern from "convnet.h" nogil:
         void (*winograd_output)(
             const cn_tile_t *, const void *, Py_ssize_t, const cn_tiles_t *, Py_ssize_t
         ) noexcept nogil
-        void (*winograd_weight)(
-            void *, const void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-            Py_ssize_t, int, Py_ssize_t, Py_ssize_t, int,
+        void (*winograd_filters)(
+            void *, const void *, const cn_filters_t *, Py_ssize_t, Py_ssize_t
         ) noexcept nogil
         void (*winograd_pixels)(
             void *, const void *, const cn_panel_t *, const Py_ssize_t *, Py_ssize_t,

@@ -11,7 +11,13 @@ from numpy.typing import DTypeLike
 
 from convnet import _check as check
 from convnet import _conv, _conv_weight, _winograd, _winograd_weight
-from convnet._algorithm import estimates, get_policy
+from convnet._algorithm import (
+    POINTS,
+    by_phases,
+    estimates,
+    filter_size,
+    get_policy,
+)
 from convnet._conv_call import ConvCall, check_conv
 from convnet._geometry import IntOrPair, Padding
 from convnet._threads import get_num_threads
@@ -177,19 +183,19 @@ def _outlines(call: ConvCall, algorithm: str) -> list[dict[str, Any]]:
     weight = np.broadcast_to(call.dtype.type(0), call.w_shape)
     outlines: list[dict[str, Any]] = []
     how = call.steps, call.groups, get_num_threads()
-    m = 0 if algorithm == "direct" else int(algorithm[-1])
+    points = POINTS.get(algorithm, 0)
     if call.kind == "grad_weight":
-        if m:
-            _winograd_weight.grad_weight(y, x, weight, m, *how, plans=outlines)
+        if points:
+            _winograd_weight.grad_weight(y, x, weight, points - 2, *how, plans=outlines)
         else:
             _conv_weight.grad_weight(y, x, weight, *how, plans=outlines)
     elif call.kind == "forward":
-        if m:
-            _winograd.forward(x, weight, None, y, m, *how, plans=outlines)
+        if points:
+            _winograd.forward(x, weight, None, y, points, *how, plans=outlines)
         else:
             _conv.forward(x, weight, None, y, *how, plans=outlines)
-    elif m:
-        _winograd.grad_input(y, weight, x, m, *how, plans=outlines)
+    elif points:
+        _winograd.grad_input(y, weight, x, points, *how, plans=outlines)
     else:
         _conv.grad_input(y, weight, x, *how, plans=outlines)
     return outlines
@@ -199,8 +205,7 @@ def _candidates(call: ConvCall) -> tuple[Candidate, ...]:
     """Describe all algorithms, the chosen one first, then by estimated time."""
     if not call.flops:
         return (Candidate("direct", 0.0, 0, 0, 0.0, "nothing to compute"),)
-    gradient = call.kind == "grad_weight"
-    costs = estimates(call.product, call.window, gradient=gradient)
+    costs = estimates(call.product, call.window, kind=call.kind)
     if call.dtype.itemsize != 4:
         costs = {"direct": costs["direct"]}
     order = sorted(costs, key=lambda name: (name != call.algorithm, costs[name]))
@@ -251,22 +256,23 @@ def _direct(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
     return Candidate(algorithm, cycles, call.flops, scratch, error, reason)
 
 
-# The most that F(m, 3), or F(3, m) of the weight gradient, may enlarge an error on both
-# axes: the square of the largest sum over the points of |A^T| * max |G| * sum |B^T|,
-# with the matrices of csrc/kernels/winograd.inc.
-_ENLARGED = {2: 16.0, 4: 209.0}
+# The most that F(m, r) may enlarge an error on both axes, by points and r: the square of
+# the largest sum over the points of |A^T| * max |G| * sum |B^T|, with the matrices of
+# csrc/kernels/winograd_points.inc; for the weight gradient F(r, m).
+_ENLARGED = {(4, 3): 16.0, (6, 2): 164.0, (6, 3): 209.0, (6, 4): 209.0, (6, 5): 255.0}
 
 
 def _winograd_tiles(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
-    """Describe Winograd's algorithm: (m + 2)^2 products over tiles of m x m pixels."""
+    """Describe Winograd's algorithm: products of tiles at all points."""
     (outline,) = _outlines(call, algorithm)
-    m = int(algorithm[-1])
-    G, R, C, N, H, W = call.product
+    n = POINTS[algorithm]
+    r = filter_size(algorithm, call.window, call.kind)
+    m = n - r + 1
+    G, R, C, N, H, W = by_phases(call.product, call.window.stride[0], call.kind)
     tiles = N * -(-H // m) * -(-W // m)
-    flops = 2 * G * R * C * tiles * (m + 2) ** 2
+    flops = 2 * G * R * C * tiles * n**2
     terms = tiles if call.kind == "grad_weight" else C
     # A chain of so many products, and about four roundings in each transform and axis.
-    error = _ENLARGED[m] * (terms + 24) * float(np.finfo(call.dtype).eps) / 2
-    points = (m + 2) ** 2
-    reason = f"{tiles} tiles of {m} x {m} pixels, {points} products of {terms} terms"
+    error = _ENLARGED[n, r] * (terms + 24) * float(np.finfo(call.dtype).eps) / 2
+    reason = f"{tiles} tiles of {m} x {m} pixels, {n**2} products of {terms} terms"
     return Candidate(algorithm, cycles, flops, outline["scratch_bytes"], error, reason)

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Winograd convolution of 3x3 kernels at stride 1, forward and input gradient."""
+"""Winograd convolution, forward and input gradient.
+
+F(m x m, r x r) with n = m + r - 1 points on each axis; the phases of a strided
+convolution have filters of r x r taps each, those that do not exist being zero.
+"""
 
 cimport numpy as cnp
 
@@ -13,49 +17,72 @@ cnp.import_array()
 
 
 def forward(
-    cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, int m,
+    cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, int points,
     Steps steps, Py_ssize_t groups, int num_threads, dict packings=None,
     cnp.ndarray residual=None, clip=None, list plans=None,
 ):
-    """Write the convolution of `x` with `weight` plus `bias` to `y`, by F(m, 3).
+    """Write the convolution of `x` with `weight` plus `bias` to `y`.
 
-    The other arguments are as for the direct convolution.
+    Tiles have so many `points` on each axis; the other arguments are as for the direct
+    convolution.
     """
     cdef Flushing _flushing = flush_denormals(y.itemsize)
     cdef Winograd p
-    describe(&p, x, weight, y, groups, m)
-    p.R, p.x.C = weight.shape[0] // groups, weight.shape[1]
-    p.row_stride, p.channel_stride = weight.shape[1] * 9, 9
-    p.flip = False
+    describe(&p, x, weight, y, steps, groups, points)
+    p.step, p.ways, p.filters.flip = <int> steps.SH, 1, False
+    p.x.C, p.R = weight.shape[1], weight.shape[0] // groups
+    p.C = p.x.C * p.step * p.step
+    p.filters.row_stride = weight.shape[1] * steps.KH * steps.KW
+    p.filters.channel_stride = steps.KH * steps.KW
     p.finish = describe_finish(y, bias, residual, clip)
     p.dh, p.dw = -steps.PT, -steps.PL
+    cut_tiles(&p)
     run_winograd(&p, num_threads, plans, packings)
 
 
 def grad_input(
-    cnp.ndarray grad_y, cnp.ndarray weight, cnp.ndarray grad_x, int m, Steps steps,
-    Py_ssize_t groups, int num_threads, list plans=None,
+    cnp.ndarray grad_y, cnp.ndarray weight, cnp.ndarray grad_x, int points,
+    Steps steps, Py_ssize_t groups, int num_threads, list plans=None,
 ):
-    """Write the gradient of the input to `grad_x`: the filters turned round."""
+    """Write the gradient of the input to `grad_x`: the filters turned round.
+
+    Pixel S*i + a - P of phase a sums grad_y[i - t] * weight[S*t + a] over taps t.
+    """
     cdef Flushing _flushing = flush_denormals(grad_x.itemsize)
     cdef Winograd p
-    describe(&p, grad_y, weight, grad_x, groups, m)
-    p.R, p.x.C = weight.shape[1], weight.shape[0] // groups
-    p.row_stride, p.channel_stride = 9, weight.shape[1] * 9
-    p.flip = True
-    p.dh, p.dw = steps.PT - 2, steps.PL - 2
+    cdef Py_ssize_t top = steps.PT // steps.SH, left = steps.PL // steps.SW
+    describe(&p, grad_y, weight, grad_x, steps, groups, points)
+    p.step, p.ways, p.filters.flip = 1, <int> steps.SH, True
+    p.x.C = p.C = weight.shape[0] // groups
+    p.R = weight.shape[1] * p.ways * p.ways
+    p.filters.row_stride = steps.KH * steps.KW
+    p.filters.channel_stride = weight.shape[1] * steps.KH * steps.KW
+    p.skip_h, p.skip_w = steps.PT - top * steps.SH, steps.PL - left * steps.SW
+    p.dh, p.dw = top - p.filters.r + 1, left - p.filters.r + 1
+    cut_tiles(&p)
     run_winograd(&p, num_threads, plans, None)
 
 
 cdef void describe(
-    Winograd *p, cnp.ndarray x, cnp.ndarray weight, cnp.ndarray y, Py_ssize_t groups,
-    int m,
+    Winograd *p, cnp.ndarray x, cnp.ndarray weight, cnp.ndarray y, Steps steps,
+    Py_ssize_t groups, int points,
 ) noexcept:
+    cdef Py_ssize_t size = max(steps.KH, steps.KW)
     p.kernels = active_kernels(<int> x.itemsize)
     p.x, p.y = describe_array(x), describe_array(y)
     p.x_row = describe_rows(x)
-    p.m, p.n_points = m, (m + 2) * (m + 2)
-    p.TH, p.TW = (p.y.H + m - 1) // m, (p.y.W + m - 1) // m
+    p.filters.r = <int> ((size + steps.SH - 1) // steps.SH)
+    p.n, p.m, p.n_points = points, points - p.filters.r + 1, points * points
+    p.filters.n, p.filters.KH, p.filters.KW = points, steps.KH, steps.KW
     p.weight = <const char *> cnp.PyArray_DATA(weight)
-    p.G, p.group_stride = groups, weight.shape[0] // groups * weight.shape[1] * 9
+    p.filters.end = p.weight + cnp.PyArray_NBYTES(weight)
+    p.G, p.group_stride = groups, cnp.PyArray_SIZE(weight) // groups
     p.finish = no_finish()
+    p.skip_h = p.skip_w = 0
+
+
+cdef void cut_tiles(Winograd *p) noexcept:
+    cdef Py_ssize_t size = p.m * p.ways
+    p.filters.step, p.filters.ways = p.step, p.ways
+    p.TH = (p.y.H + p.skip_h + size - 1) // size
+    p.TW = (p.y.W + p.skip_w + size - 1) // size

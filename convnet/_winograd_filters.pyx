@@ -6,7 +6,7 @@ than needed: at a power of two apart, a transform would write all points to the 
 cache sets.
 """
 
-from convnet._kernels cimport run_tasks
+from convnet._kernels cimport cn_filters_t, run_tasks
 from convnet._winograd_product cimport Winograd
 
 
@@ -25,13 +25,13 @@ cdef Py_ssize_t filter_bytes(
 
 
 cdef Py_ssize_t packed_bytes(const Winograd *p) noexcept nogil:
-    return (p.G * filter_bytes(p, p.n_folds, p.x.C) + 4095) // 4096 * 4096
+    return (p.G * filter_bytes(p, p.n_folds, p.C) + 4095) // 4096 * 4096
 
 
 cdef Filters packed_filters(const Winograd *p, Py_ssize_t group) noexcept nogil:
     cdef Filters filters
-    filters.data = p.packed + group * filter_bytes(p, p.n_folds, p.x.C)
-    filters.first_fold, filters.first_channel, filters.n_channels = 0, 0, p.x.C
+    filters.data = p.packed + group * filter_bytes(p, p.n_folds, p.C)
+    filters.first_fold, filters.first_channel, filters.n_channels = 0, 0, p.C
     return filters
 
 
@@ -58,22 +58,20 @@ cdef char *find_filters(
 cdef void transform_fold(
     const Winograd *p, const Filters *filters, Py_ssize_t group, Py_ssize_t fold
 ) noexcept nogil:
-    cdef Py_ssize_t itemsize = p.kernels.itemsize, row = fold * p.fold * p.kernels.mr
+    cdef Py_ssize_t itemsize = p.kernels.itemsize, pitch = p.fold * p.kernels.mr
+    cdef Py_ssize_t phases = p.step * p.step, row = fold * pitch
+    cdef cn_filters_t some = p.filters
     cdef Py_ssize_t at = (
         group * p.group_stride
-        + row * p.row_stride
-        + filters.first_channel * p.channel_stride
+        + row // (p.ways * p.ways) * some.row_stride
+        + filters.first_channel // phases * some.channel_stride
     )
-    p.kernels.winograd_weight(
+    some.n_rows = min(pitch, p.R - row)
+    some.n_channels = filters.n_channels // phases
+    p.kernels.winograd_filters(
         find_filters(p, filters, fold, 0),
         p.weight + at * itemsize,
-        p.weight + p.G * p.group_stride * itemsize,
-        min(p.fold * p.kernels.mr, p.R - row),
-        p.row_stride,
-        filters.n_channels,
-        p.channel_stride,
-        p.flip,
-        p.fold * p.kernels.mr,
+        &some,
+        pitch,
         point_stride(p, filters.n_channels),
-        p.m,
     )

@@ -2,19 +2,23 @@
 #
 # The products behind Winograd's algorithm, forward and input gradient.
 
-from convnet._kernels cimport cn_kernels_t, cn_row_t
+from convnet._kernels cimport cn_filters_t, cn_kernels_t, cn_row_t
 from convnet._operands cimport Finish, Image
 
 cdef struct Winograd:
     const cn_kernels_t *kernels
     Image x, y                      # all groups; x.C is the channels of one group
     cn_row_t x_row
-    int m, n_points                 # (m + 2)^2
+    int n, m, n_points              # of a tile on one axis; n * n
+    # With stride each phase is a channel of its own, forward, or a row, backward: so
+    # many on each axis.
+    int step, ways
     Py_ssize_t dh, dw               # where in x the first tile begins
+    Py_ssize_t skip_h, skip_w       # results of the first tile that lie outside y
     Py_ssize_t TH, TW               # tiles of one image
     const char *weight              # group 0, row 0, channel 0
-    bint flip                       # filters turned by 180 degrees
-    Py_ssize_t G, R, row_stride, channel_stride, group_stride
+    cn_filters_t filters            # of one group
+    Py_ssize_t G, R, C, group_stride    # rows and channels count phases
     Finish finish
     # Panels of MR rows; folds of so many panels, which lie side by side in U.
     Py_ssize_t n_panels, n_folds, fold
@@ -26,6 +30,7 @@ cdef struct Winograd:
     char *packed                    # U, the transformed weights
     char *workspaces
     Py_ssize_t workspace_bytes
+    Py_ssize_t num_threads
 
 # Plan a described product; transform its weights and run it, or tell the plan. A dict
 # keeps transformed weights for later calls.

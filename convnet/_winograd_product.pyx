@@ -40,7 +40,7 @@ cdef int run_winograd(
 ) except -1:
     cdef Py_ssize_t packed = 0, n_tasks
     cdef double work
-    cdef str name = f"winograd{p.m}"
+    cdef str name = f"winograd{p.n - 2}"
     cdef int itemsize = p.kernels.itemsize
     cdef Packing kept = find_packing(packings, name, itemsize)
     cdef char *scratch
@@ -49,13 +49,13 @@ cdef int run_winograd(
     if packings is None and p.slice_channels == 0:
         packed = packed_bytes(p)
     num_threads = <int> min(num_threads, n_tasks)
-    p.workspace_bytes = workspace_bytes(p)
+    p.workspace_bytes, p.num_threads = workspace_bytes(p), num_threads
     if plans is not None:
         plans.append({"scratch_bytes": packed + num_threads * p.workspace_bytes})
         return 0
     scratch = <char *> take_scratch(packed + num_threads * p.workspace_bytes)
     p.packed, p.workspaces = scratch, scratch + packed
-    work = 2.0 * p.G * p.R * p.x.C * p.n_points * p.n_tile_panels * p.width
+    work = 2.0 * p.G * p.R * p.C * p.n_points * p.n_tile_panels * p.width
     try:
         if packed > 0:
             transform_weights(p, num_threads)
@@ -93,11 +93,13 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """One run of tiles of one group, by all of its filters or a part of them."""
     cdef Winograd *p = <Winograd *> ctx
     cdef Py_ssize_t part = i % p.n_parts, run = i // p.n_parts % p.n_runs
-    cdef Py_ssize_t first = run * p.n_tile_panels // p.n_runs, panel
+    cdef Py_ssize_t first, panel
     cdef Py_ssize_t fold = part * p.n_folds // p.n_parts
     cdef Py_ssize_t end = (part + 1) * p.n_folds // p.n_parts
     cdef char *planes
     cdef Run r
+    run = find_run(p, run)
+    first = run * p.n_tile_panels // p.n_runs
     r.group = i // p.n_parts // p.n_runs
     r.n_panels = (run + 1) * p.n_tile_panels // p.n_runs - first
     r.strips = p.workspaces + worker * p.workspace_bytes
@@ -122,12 +124,24 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         fold += p.folds_at_once
 
 
+cdef inline Py_ssize_t find_run(const Winograd *p, Py_ssize_t i) noexcept nogil:
+    """Run number i in an order in which each thread has neighbours.
+
+    They share lines of results, which would go to and fro between threads.
+    """
+    cdef Py_ssize_t share = p.n_runs // p.num_threads
+    if i >= share * p.num_threads:
+        return i
+    return i % p.num_threads * share + i // p.num_threads
+
+
 cdef void multiply_folds(
     const Winograd *p, Run *run, Py_ssize_t first, Py_ssize_t end
 ) noexcept nogil:
     """Multiply a run by folds [first, end) of filters and transform back."""
     cdef Py_ssize_t panel, itemsize = p.kernels.itemsize
     cdef Py_ssize_t row = first * p.fold * p.kernels.mr
+    cdef Py_ssize_t channel = (run.group * p.R + row) // (p.ways * p.ways)
     cdef cn_tile_t result
     if p.slice_channels == 0:
         multiply_points(p, run, first, end)
@@ -137,10 +151,10 @@ cdef void multiply_folds(
     result.accumulate, result.addend = p.finish.accumulate, p.finish.addend
     result.clip, result.low, result.high = p.finish.clip, p.finish.low, p.finish.high
     result.n_rows = min(end * p.fold * p.kernels.mr, p.R) - row
-    result.y = p.y.data + (run.group * p.R + row) * p.y.sc * itemsize
+    result.y = p.y.data + channel * p.y.sc * itemsize
     result.bias = NULL
     if p.finish.bias != NULL:
-        result.bias = p.finish.bias + (run.group * p.R + row) * itemsize
+        result.bias = p.finish.bias + channel * itemsize
     for panel in range(run.n_panels):
         if is_turned(p, run, panel):
             turn_sums(p, run, panel, end - first)
@@ -159,9 +173,9 @@ cdef void multiply_slices(
     """Transform some channels of the filters and multiply, in turns."""
     cdef Py_ssize_t c = 0, fold
     run.filters.first_fold = first
-    while c < p.x.C:
+    while c < p.C:
         run.filters.first_channel = c
-        run.filters.n_channels = min(p.slice_channels, p.x.C - c)
+        run.filters.n_channels = min(p.slice_channels, p.C - c)
         for fold in range(first, end):
             transform_fold(p, &run.filters, run.group, fold)
         multiply_points(p, run, first, end)

@@ -20,7 +20,7 @@ cdef Py_ssize_t strips_bytes(const Winograd *p) noexcept nogil:
 
 
 cdef Py_ssize_t input_stride(const Winograd *p, Py_ssize_t width) noexcept nogil:
-    return p.x.C * width + p.kernels.lanes
+    return p.C * width + p.kernels.lanes
 
 
 cdef Py_ssize_t input_bytes(const Winograd *p) noexcept nogil:
@@ -28,7 +28,7 @@ cdef Py_ssize_t input_bytes(const Winograd *p) noexcept nogil:
 
 
 cdef inline Py_ssize_t max_rows(const Winograd *p) noexcept nogil:
-    return max_strips(p) * (p.m + 2)
+    return max_strips(p) * p.n * p.step
 
 
 cdef inline bint is_wide(const Winograd *p) noexcept nogil:
@@ -43,7 +43,7 @@ cdef inline Py_ssize_t rows_bytes(const Winograd *p) noexcept nogil:
 cdef inline Py_ssize_t plane_stride(const Winograd *p) noexcept nogil:
     cdef Py_ssize_t n_cols = p.x.W
     if is_wide(p):
-        n_cols = min(n_cols, p.width * p.m + 2)
+        n_cols = min(n_cols, (p.width * p.m + p.n - p.m) * p.step)
     return odd_lines(max_rows(p) * n_cols)
 
 
@@ -70,21 +70,24 @@ cdef void cut_strips(
     const Winograd *p, Py_ssize_t first, Py_ssize_t end, cn_tiles_t *tiles
 ) noexcept nogil:
     """Cut tiles [first, end) into strips of neighbours in one row of tiles."""
-    cdef Py_ssize_t n, i, j, h, ih
+    cdef Py_ssize_t n, i, j, h, ih, size = p.m * p.step, y_size = p.m * p.ways
     cdef cn_strip_t *strip = <cn_strip_t *> tiles.strip
-    tiles.n_strips, tiles.n_tiles, tiles.m = 0, end - first, p.m
+    tiles.n_strips, tiles.n_tiles = 0, end - first
+    tiles.n, tiles.m, tiles.step, tiles.ways = p.n, p.m, p.step, p.ways
     tiles.n_channels, tiles.channel_stride = p.x.C, p.x.sc
     tiles.row = p.x_row
     while first < end:
         n, i, j = first // (p.TH * p.TW), first // p.TW % p.TH, first % p.TW
         strip.n_tiles = min(p.TW - j, end - first)
-        strip.first_col = j * p.m + p.dw
-        for h in range(p.m + 2):
-            ih = i * p.m + p.dh + h
+        strip.first_col = j * size + p.dw
+        for h in range(p.n * p.step):
+            ih = i * size + p.dh + h
             strip.row[h] = n * p.x.sn + ih * p.x.sh if 0 <= ih < p.x.H else CN_NO_ROW
-        strip.out = n * p.y.sn + i * p.m * p.y.sh + j * p.m * p.y.sw
-        strip.n_lines = min(p.m, p.y.H - i * p.m)
-        strip.n_cols = min(strip.n_tiles * p.m, p.y.W - j * p.m)
+        strip.skip_lines, strip.skip_cols = p.skip_h * (i == 0), p.skip_w * (j == 0)
+        i, j = i * y_size - p.skip_h, j * y_size - p.skip_w
+        strip.out = n * p.y.sn + i * p.y.sh + j * p.y.sw
+        strip.n_lines = min(y_size, p.y.H - i)
+        strip.n_cols = min(strip.n_tiles * y_size, p.y.W - j)
         first += strip.n_tiles
         tiles.n_strips += 1
         strip += 1
@@ -120,19 +123,18 @@ cdef Py_ssize_t copy_strips(
     cdef cn_slab_t slab
     if is_wide(p):
         col = max(0, strip.first_col)
-        end = min(p.x.W, strip.first_col + strip.n_tiles * p.m + 2)
+        end = strip.first_col + (strip.n_tiles * p.m + p.n - p.m) * p.step
+        end = min(p.x.W, end)
     for s in range(n_strips):
-        for h in range(p.m + 2):
+        for h in range(p.n * p.step):
             if end <= col:
                 strip[s].row[h] = CN_NO_ROW
             if strip[s].row[h] == CN_NO_ROW:
                 continue
-            # A strip begins with the two rows that the one before ends with.
-            k = n
-            if n > 1 and row[n - 2] == strip[s].row[h]:
-                k = n - 2
-            elif n > 0 and row[n - 1] == strip[s].row[h]:
-                k = n - 1
+            # A strip begins with the rows that the one before ends with.
+            k = max(0, n - (p.n - p.m) * p.step)
+            while k < n and row[k] != strip[s].row[h]:
+                k += 1
             row[k] = strip[s].row[h]
             n = max(n, k + 1)
             strip[s].row[h] = used + k * (end - col) - col

@@ -132,25 +132,44 @@ typedef struct {
 
 enum { CN_MOST_SHIFT = 128 };
 
-enum { CN_MAX_POINTS = 6 };
+/* Winograd's algorithm F(m, r): on each axis, m outputs of a filter of r taps come from
+ * n = m + r - 1 inputs, which are multiplied at n points.
+ *
+ * With stride, the pixels of each phase are an image of their own, whose filter has the
+ * taps that meet them: step * step channels forward, and ways * ways rows backward. */
+enum { CN_MAX_POINTS = 6, CN_MAX_STEP = 4, CN_MAX_WAYS = 2 };
 
-/* A strip: neighbouring tiles of m x m outputs, from n x n inputs each, n = m + 2. */
+/* A strip: neighbouring tiles, each of n * step by n * step inputs, and of m * ways by
+ * m * ways outputs. */
 typedef struct {
     ptrdiff_t n_tiles;
-    ptrdiff_t row[CN_MAX_POINTS]; /* where its n rows of inputs lie, or CN_NO_ROW */
-    ptrdiff_t first_col;          /* of the inputs; may lie outside the image */
-    ptrdiff_t out;                /* where its first output goes */
-    ptrdiff_t n_lines, n_cols;    /* outputs that lie inside the image */
+    /* Where its rows of inputs lie, or CN_NO_ROW. */
+    ptrdiff_t row[CN_MAX_POINTS * CN_MAX_STEP];
+    ptrdiff_t first_col; /* of the inputs; may lie outside the image */
+    ptrdiff_t out;       /* where its first output goes, or would go */
+    /* Outputs that lie inside the image: [skip_lines, n_lines) by [skip_cols, n_cols).
+     */
+    ptrdiff_t n_lines, n_cols, skip_lines, skip_cols;
 } cn_strip_t;
 
 /* Some strips of tiles, and the images that their inputs are cut from. */
 typedef struct {
     const cn_strip_t *strip;
     ptrdiff_t n_strips, n_tiles;
-    int m;
+    int n, m, step, ways;
     ptrdiff_t n_channels, channel_stride;
     cn_row_t row;
 } cn_tiles_t;
+
+/* Filters of KH x KW taps, which a flip turns by 180 degrees: n_rows of n_channels;
+ * where their phases are r x r filters, of channels (step) or of rows (ways; n_rows
+ * counts those).  Memory may be read up to `end`. */
+typedef struct {
+    ptrdiff_t n_rows, row_stride, n_channels, channel_stride;
+    ptrdiff_t KH, KW;
+    int n, r, step, ways, flip;
+    const void *end;
+} cn_filters_t;
 
 /* Depthwise sums over pixels whose channels lie side by side.  Strides in elements, of
  * y and x: x has pixel (i, j)'s taps at i * x_row + j * x_col + tap[t]. */

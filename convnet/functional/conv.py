@@ -189,8 +189,8 @@ def convolve(
         return result
     how = call.steps, call.groups, resolve(num_threads), packings, residual, clip
     weight = np.ascontiguousarray(weight)
-    if call.m:
-        _winograd.forward(x, weight, bias, y, call.m, *how)
+    if call.points:
+        _winograd.forward(x, weight, bias, y, call.points, *how)
     else:
         _conv.forward(x, weight, bias, y, *how, keep_denormals)
     return result
