@@ -296,6 +296,17 @@ cdef int run_tasks(
     cn_task_t task, void *ctx, Py_ssize_t n, int n_threads, double work
 ) except -1
 
+# Task i of n in an order in which each thread meets neighbours, one after another: tasks
+# are handed out in turns, but memory that two of them share, or that the hardware
+# fetches behind one for the next, should not go to another core.
+cdef inline Py_ssize_t near_task(
+    Py_ssize_t i, Py_ssize_t n, Py_ssize_t num_threads
+) noexcept nogil:
+    cdef Py_ssize_t share = n // num_threads
+    if i >= share * num_threads:
+        return i
+    return i % num_threads * share + i // num_threads
+
 # While it lives, denormals count as zero in what this thread and its tasks compute; the
 # mode that was before returns with the end of the function that holds it.
 cdef class Flushing:

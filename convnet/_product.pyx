@@ -8,7 +8,7 @@ from convnet._blocks cimport (
 )
 from convnet._kernels cimport (
     SERIAL_WORK, Packing, cn_kernels_t, cn_segment_t, cn_tile_t, find_packing,
-    give_back, keep_packing, plain_tile, run_tasks, take_scratch,
+    give_back, keep_packing, near_task, plain_tile, run_tasks, take_scratch,
 )
 from convnet._packed_pixels cimport (
     block_panels, pack_panels, pixel_panel_bytes, pixels_bytes,
@@ -166,7 +166,9 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef Block block, next_block
     cdef Operands some
     some.first_panel, some.end_panel = 0, p.n_panels
-    if i >= p.n_whole:
+    if i < p.n_whole:
+        place = near_task(i, p.n_whole, p.num_threads)
+    else:
         place = p.n_whole + (i - p.n_whole) // p.n_parts
         index = (i - p.n_whole) % p.n_parts
         some.first_panel = index * p.n_panels // p.n_parts
@@ -179,11 +181,10 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     look_nowhere(&some.ahead)
     place_block(g, &block, memory)
     open_block(g, &block, place % n_blocks)
-    # Threads take turns: this one's next block comes after theirs.
     some.next = NULL
-    if place % n_blocks + p.num_threads < n_blocks:
+    if place % n_blocks + 1 < n_blocks:
         place_block(g, &next_block, some.packed + packed_pixels_bytes(p))
-        open_block(g, &next_block, place % n_blocks + p.num_threads)
+        open_block(g, &next_block, place % n_blocks + 1)
         some.next = &next_block
     for index in range(p.first_chunk, p.first_chunk + p.n_chunks):
         some.chunk = get_chunk(g, index)
