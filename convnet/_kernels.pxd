@@ -291,14 +291,16 @@ cdef enum:
 
 # Run n tasks that cost `work` floating-point operations together; small work stays on
 # the calling thread.  Takes and gives back the GIL's absence; KeyboardInterrupt and
-# whatever else a signal handler raises ends the call between two slices of tasks.
+# whatever else a signal handler raises ends the call between two slices of tasks. Each
+# thread meets neighbours, one after another: memory that two of them share, or that the
+# hardware fetches behind one for the next, should not go to another core. Tasks that
+# are not alike are handed out in turns, `in_order`.
 cdef int run_tasks(
-    cn_task_t task, void *ctx, Py_ssize_t n, int n_threads, double work
+    cn_task_t task, void *ctx, Py_ssize_t n, int n_threads, double work,
+    bint in_order=*
 ) except -1
 
-# Task i of n in an order in which each thread meets neighbours, one after another: tasks
-# are handed out in turns, but memory that two of them share, or that the hardware
-# fetches behind one for the next, should not go to another core.
+# The task of n that is the i-th to be handed out.
 cdef inline Py_ssize_t near_task(
     Py_ssize_t i, Py_ssize_t n, Py_ssize_t num_threads
 ) noexcept nogil:
@@ -306,6 +308,7 @@ cdef inline Py_ssize_t near_task(
     if i >= share * num_threads:
         return i
     return i % num_threads * share + i // num_threads
+
 
 # While it lives, denormals count as zero in what this thread and its tasks compute; the
 # mode that was before returns with the end of the function that holds it.

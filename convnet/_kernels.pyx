@@ -40,7 +40,8 @@ cdef const cn_kernels_t *active_kernels(int itemsize) noexcept nogil:
 
 
 cdef int run_tasks(
-    cn_task_t task, void *ctx, Py_ssize_t n, int n_threads, double work
+    cn_task_t task, void *ctx, Py_ssize_t n, int n_threads, double work,
+    bint in_order=False
 ) except -1:
     cdef Slice part
     cdef Py_ssize_t n_slices = 1 + <Py_ssize_t> min(work / SLICE_WORK, 1e9)
@@ -48,11 +49,11 @@ cdef int run_tasks(
     if work < SERIAL_WORK:
         n_threads = 1
     part.task, part.ctx, part.first = task, ctx, 0
+    part.n_threads = 1 if in_order else n_threads
     while part.first < n:
+        part.n = min(per_slice, n - part.first)
         with nogil:
-            cn_parallel_for(
-                slice_task, &part, min(per_slice, n - part.first), n_threads
-            )
+            cn_parallel_for(slice_task, &part, part.n, n_threads)
         part.first += per_slice
         PyErr_CheckSignals()
     return 0
@@ -61,11 +62,12 @@ cdef int run_tasks(
 cdef struct Slice:
     cn_task_t task
     void *ctx
-    Py_ssize_t first
+    Py_ssize_t first, n, n_threads
 
 
 cdef void slice_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef Slice *part = <Slice *> ctx
+    i = near_task(i, part.n, part.n_threads)
     part.task(part.ctx, part.first + i, worker)
 
 

@@ -72,7 +72,7 @@ cdef int run_product(
             pack_weights(p, num_threads)
             keep_packing(packings, name, g.kernels.itemsize, kept)
         p.packed = kept.data
-        run_tasks(product_task, p, p.n_tasks, num_threads, work)
+        run_tasks(product_task, p, p.n_tasks, num_threads, work, in_order=True)
     finally:
         give_back(scratch)
     return 0
@@ -115,7 +115,9 @@ cdef int run_slices(
         p.n_panels = min(per_slice, panels - p.first_panel)
         plan_tasks(p, num_threads)
         pack_weights(p, num_threads)
-        run_tasks(product_task, p, p.n_tasks, num_threads, work * p.n_panels)
+        run_tasks(
+            product_task, p, p.n_tasks, num_threads, work * p.n_panels, in_order=True
+        )
         p.first_panel += per_slice
     p.n_panels = per_slice
     return 0

@@ -30,7 +30,6 @@ cdef struct Winograd:
     char *packed                    # U, the transformed weights
     char *workspaces
     Py_ssize_t workspace_bytes
-    Py_ssize_t num_threads
 
 # Plan a described product; transform its weights and run it, or tell the plan. A dict
 # keeps transformed weights for later calls.

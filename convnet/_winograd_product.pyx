@@ -49,7 +49,7 @@ cdef int run_winograd(
     if packings is None and p.slice_channels == 0:
         packed = packed_bytes(p)
     num_threads = <int> min(num_threads, n_tasks)
-    p.workspace_bytes, p.num_threads = workspace_bytes(p), num_threads
+    p.workspace_bytes = workspace_bytes(p)
     if plans is not None:
         plans.append({"scratch_bytes": packed + num_threads * p.workspace_bytes})
         return 0
@@ -93,13 +93,11 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """One run of tiles of one group, by all of its filters or a part of them."""
     cdef Winograd *p = <Winograd *> ctx
     cdef Py_ssize_t part = i % p.n_parts, run = i // p.n_parts % p.n_runs
-    cdef Py_ssize_t first, panel
+    cdef Py_ssize_t first = run * p.n_tile_panels // p.n_runs, panel
     cdef Py_ssize_t fold = part * p.n_folds // p.n_parts
     cdef Py_ssize_t end = (part + 1) * p.n_folds // p.n_parts
     cdef char *planes
     cdef Run r
-    run = find_run(p, run)
-    first = run * p.n_tile_panels // p.n_runs
     r.group = i // p.n_parts // p.n_runs
     r.n_panels = (run + 1) * p.n_tile_panels // p.n_runs - first
     r.strips = p.workspaces + worker * p.workspace_bytes
@@ -122,17 +120,6 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     while fold < end:
         multiply_folds(p, &r, fold, min(fold + p.folds_at_once, end))
         fold += p.folds_at_once
-
-
-cdef inline Py_ssize_t find_run(const Winograd *p, Py_ssize_t i) noexcept nogil:
-    """Run number i in an order in which each thread has neighbours.
-
-    They share lines of results, which would go to and fro between threads.
-    """
-    cdef Py_ssize_t share = p.n_runs // p.num_threads
-    if i >= share * p.num_threads:
-        return i
-    return i % p.num_threads * share + i // p.num_threads
 
 
 cdef void multiply_folds(
