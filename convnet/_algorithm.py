@@ -102,7 +102,10 @@ def choose(
     """
     if algorithm != "auto":
         if algorithm != "direct" and not filter_size(algorithm, window, kind):
-            raise ValueError(f"algorithm {algorithm!r} does not fit {kind} of {window}")
+            raise ValueError(
+                f"algorithm {algorithm!r} has no tiles for {kind} of {window}: see the "
+                "documentation of conv2d"
+            )
         return algorithm
     thin = min(product.rows, product.channels) < _THIN
     if thin or product.work(math.prod(window.kernel)) < _SMALL_WORK:
@@ -146,7 +149,8 @@ def filter_size(algorithm: str, window: Window, kind: str) -> int:
     """Return r of Winograd's F(m, r) for a pass, or 0 if its tiles do not fit.
 
     With stride, filters are those of the phases. Gradients of weights have 3x3 taps at
-    unit stride; other passes any kernel that leaves a tile two results at least.
+    unit stride; other passes any of two taps at least on both axes that leave a tile
+    two results.
     """
     (SH, SW), points = window.stride, POINTS[algorithm]
     if window.dilation != (1, 1) or SH != SW:
@@ -154,7 +158,7 @@ def filter_size(algorithm: str, window: Window, kind: str) -> int:
     if kind == "grad_weight":
         return 3 if window.kernel == (3, 3) and SH == 1 else 0
     r = -(-max(window.kernel) // SH)
-    fits = 2 <= r < points and (points == 6 or r == 3)
+    fits = SH < min(window.kernel) and r < points and (points == 6 or r == 3)
     return r if fits and SH in _PHASES[kind] else 0
 
 
