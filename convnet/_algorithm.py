@@ -18,10 +18,10 @@ from convnet._geometry import Window
 from convnet._operands import Steps
 
 ALGORITHMS = ("direct", "winograd2", "winograd4")
-# Winograd's points on each axis, for F(2, 3) and F(4, 3) and others by so many points.
+# Winograd's points on each axis, named after F(2, 3) and F(4, 3).
 POINTS = {"winograd2": 4, "winograd4": 6}
-# What the policies allow: F(4,3) has three to five times the rounding errors of a
-# direct sum, F(2,3) has about the same.
+# What the policies allow: six points have three to five times the rounding errors of a
+# direct sum, four have about the same.
 ALLOWED = {"strict": ALGORITHMS[:2], "default": ALGORITHMS}
 
 # The policy of calls that name none.
@@ -158,7 +158,7 @@ def filter_size(algorithm: str, window: Window, kind: str) -> int:
     if kind == "grad_weight":
         return 3 if window.kernel == (3, 3) and SH == 1 else 0
     r = -(-max(window.kernel) // SH)
-    fits = SH < min(window.kernel) and r < points and (points == 6 or r == 3)
+    fits = min(window.kernel) > SH and r < points and (points == 6 or r == 3)
     return r if fits and SH in _PHASES[kind] else 0
 
 

@@ -256,9 +256,9 @@ def _direct(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
     return Candidate(algorithm, cycles, call.flops, scratch, error, reason)
 
 
-# The most that F(m, r) may enlarge an error on both axes, by points and r: the square of
-# the largest sum over the points of |A^T| * max |G| * sum |B^T|, with the matrices of
-# csrc/kernels/winograd_points.inc; for the weight gradient F(r, m).
+# The most that F(m, r) may enlarge an error on both axes, by points and r: the square
+# of the largest sum over the points of |A^T| * max |G| * sum |B^T|, with the matrices
+# of csrc/kernels/winograd_points.inc; for 3x3 also that of F(r, m), of weights.
 _ENLARGED = {(4, 3): 16.0, (6, 2): 164.0, (6, 3): 209.0, (6, 4): 209.0, (6, 5): 255.0}
 
 
