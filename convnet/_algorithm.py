@@ -179,7 +179,7 @@ def _direct_cycles(product: Product, window: Window, prepared: bool) -> float:
     taps = math.prod(window.kernel)
     packed = _planar.packed_cycles(R, taps, mr)
     # Few rows multiply pixels where they lie, if rows of the image fill vectors.
-    few = R <= 4 and C >= _THIN and taps > 4
+    few = R <= 4 and C >= _THIN and taps > 9
     if few and 5 * -(-W // lanes) * lanes <= 6 * W:
         packed = min(packed, 1 + _UNPACKED * 2 ** (R - 1).bit_length())
     by_runs = _RUNS * _pixel_runs.run_cycles(R, C, W, taps, lanes, mr)
