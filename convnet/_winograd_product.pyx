@@ -229,8 +229,8 @@ cdef const char *multiply_point(
     product.panel, product.col_stride = &panel, 1
     product.next, product.next_stride = next, 64 // itemsize
     if is_turned(p, run, tile_panel):
-        columns.len = panel.n_pixels = product.row_stride = product.b_stride = pitch
-        product.a_stride = width
+        columns.len = panel.n_pixels = padded(p.kernels, n_rows)
+        product.row_stride, product.a_stride, product.b_stride = pitch, width, pitch
         while i < n_tiles:
             product.y = sums + i * pitch * itemsize
             product.a, product.b = input + i * itemsize, filters
