@@ -13,7 +13,7 @@ cdef extern from "convnet.h" nogil:
     ctypedef struct cn_depth_t:
         Py_ssize_t n_channels, channel_stride, n_taps
         const Py_ssize_t *tap
-        Py_ssize_t ahead
+        Py_ssize_t ahead, tap_pitch
 
     ctypedef struct cn_segment_t:
         Py_ssize_t len

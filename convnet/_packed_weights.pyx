@@ -83,32 +83,16 @@ cdef void pack_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     first = group * p.group_stride + c * p.channel_stride
     depth.channel_stride = p.channel_stride
     depth.n_taps, depth.tap, depth.ahead = p.n_taps, p.tap, 0
+    depth.tap_pitch = depth.n_channels * g.kernels.mr if g.taps.together else 0
     if p.row_stride < p.channel_stride:
         # Each channel is a stream of memory, more than the hardware follows.
         depth.ahead = g.kernels.mr * p.row_stride * max(4, 16 // max(p.n_taps, 1))
     for panel in range(p.n_panels):
         row = (p.first_panel + panel) * g.kernels.mr
-        pack_panel(
-            p,
+        g.kernels.pack_rows(
             packed_rows(p, group, panel, c * p.n_taps),
             p.weight + (first + row * p.row_stride) * g.kernels.itemsize,
             min(g.kernels.mr, p.R - row),
-            depth,
+            p.row_stride,
+            &depth,
         )
-
-
-cdef inline void pack_panel(
-    const Product *p, char *packed, const char *weight, Py_ssize_t n_rows,
-    cn_depth_t depth,
-) noexcept nogil:
-    """Pack some channels of a panel of rows; a chunk of all taps, tap by tap."""
-    cdef const cn_kernels_t *kernels = p.pixels.kernels
-    cdef Py_ssize_t t
-    if not p.pixels.taps.together:
-        kernels.pack_rows(packed, weight, n_rows, p.row_stride, &depth)
-        return
-    depth.n_taps = 1
-    for t in range(p.n_taps):
-        depth.tap = p.tap + t
-        kernels.pack_rows(packed, weight, n_rows, p.row_stride, &depth)
-        packed += depth.n_channels * kernels.mr * kernels.itemsize

@@ -18,7 +18,8 @@ typedef struct {
     ptrdiff_t n_channels, channel_stride;
     ptrdiff_t n_taps;
     const ptrdiff_t *tap;
-    ptrdiff_t ahead; /* how far away lies what is to be fetched early; 0: none */
+    ptrdiff_t ahead;     /* how far away lies what is to be fetched early; 0: none */
+    ptrdiff_t tap_pitch; /* of rows that are packed tap by tap; 0: by channels */
 } cn_depth_t;
 
 /* A run of neighbouring output pixels: `len` pixels that start at offset `in` of the

@@ -210,11 +210,22 @@ CN_INLINE void cn_untranspose(cn_vec *v, const ptrdiff_t n_rows) {
     }
 }
 
+/* Lanes `from` of a and of b behind it, whatever their number modulo 2 * LANES. */
+CN_INLINE cn_vec cn_shuffle(cn_vec a, cn_vec b, cn_mask from) {
+#if defined(__clang__)
+    cn_vec v = a;
+    for (ptrdiff_t l = 0; l < CN_LANES; l++)
+        v[l] = from[l] & CN_LANES ? b[from[l] % CN_LANES] : a[from[l] % CN_LANES];
+    return v;
+#else
+    return __builtin_shuffle(a, b, from);
+#endif
+}
+
 /* Lanes of b whose `from` is inside b, and elsewhere those of a as they are. */
 CN_INLINE cn_vec cn_replace(cn_vec a, cn_vec b, cn_mask from) {
     const cn_mask inside = (from >= 0) & (from < CN_LANES);
-    return __builtin_shuffle(a, b,
-                             (inside & (from + CN_LANES)) | (~inside & cn_lane()));
+    return cn_shuffle(a, b, (inside & (from + CN_LANES)) | (~inside & cn_lane()));
 }
 
 /* cn_transpose of any constant n_rows: from row after row to element after element. */
@@ -228,7 +239,7 @@ CN_INLINE void cn_join(cn_vec *v, const ptrdiff_t n_rows) {
     for (ptrdiff_t i = 0; i < n_rows; i++) {
         const cn_mask place = cn_lane() + (CN_INT)(i * CN_LANES);
         const cn_mask row = place % (CN_INT)n_rows, col = place / (CN_INT)n_rows;
-        w[i] = __builtin_shuffle(v[0], v[1], row * (CN_INT)CN_LANES + col);
+        w[i] = cn_shuffle(v[0], v[1], row * (CN_INT)CN_LANES + col);
 #pragma GCC unroll 16
         for (ptrdiff_t r = 2; r < n_rows; r++)
             w[i] = cn_replace(w[i], v[r], col | (row != (CN_INT)r));
@@ -248,7 +259,7 @@ CN_INLINE void cn_split(cn_vec *v, const ptrdiff_t n_rows) {
 #pragma GCC unroll 16
     for (ptrdiff_t r = 0; r < n_rows; r++) {
         const cn_mask place = cn_lane() * (CN_INT)n_rows + (CN_INT)r;
-        w[r] = __builtin_shuffle(v[0], v[1], place);
+        w[r] = cn_shuffle(v[0], v[1], place);
 #pragma GCC unroll 16
         for (ptrdiff_t i = 2; i < n_rows; i++)
             w[r] = cn_replace(w[r], v[i], place - (CN_INT)(i * CN_LANES));
