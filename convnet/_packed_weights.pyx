@@ -2,7 +2,7 @@
 """Weights as panels of rows, packed slice by slice: see ``_packed_weights.pxd``."""
 
 from convnet._blocks cimport Gather
-from convnet._kernels cimport cn_depth_t, cn_kernels_t, run_tasks
+from convnet._kernels cimport cn_depth_t, run_tasks
 from convnet._product cimport Product
 
 # Packed weights beyond this are made slice by slice: the panels of pixels, which are
