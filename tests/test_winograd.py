@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tolerance import BOUNDS, errors
 
 import convnet
 from convnet import nn, reference
@@ -12,26 +13,12 @@ from convnet._algorithm import ALLOWED, Product, choose, estimates
 from convnet._geometry import conv_window
 
 WINOGRAD = ["winograd2", "winograd4"]
-# Largest relative L2 error and largest error over the result's rms, up to 512 channels:
-# the table of docs/numerics.md.
-BOUNDS = {
-    "direct": (6e-7, 5e-6),
-    "winograd2": (6e-7, 5e-6),
-    "winograd4": (1.5e-6, 2e-5),
-}
 
 
 def operands(rng, N, IC, OC, IH, IW, groups=1, dtype=np.float32):
     """Return images and weights of standard normal numbers."""
     x = rng.standard_normal((N, groups * IC, IH, IW)).astype(dtype)
     return x, rng.standard_normal((groups * OC, IC, 3, 3)).astype(dtype)
-
-
-def errors(result, exact):
-    """Return the relative L2 error, and the largest error over the rms."""
-    difference = result - exact
-    rms = np.sqrt((exact**2).mean())
-    return np.sqrt((difference**2).mean()) / rms, abs(difference).max() / rms
 
 
 @pytest.mark.parametrize("algorithm", WINOGRAD)

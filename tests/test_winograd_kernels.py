@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from tolerance import BOUNDS, errors
 
 import convnet
 from convnet import nn, reference
 from convnet._algorithm import choose, filter_size
 from convnet._conv_call import check_conv
-from tests.test_winograd import BOUNDS, errors
 
 # Kernels by stride: filters of two to five taps, or phases of a kernel that have so
 # many at most, some of them fewer.

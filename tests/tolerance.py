@@ -30,3 +30,19 @@ def tolerance(dtype: npt.DTypeLike, terms: int, scale: float = 1.0) -> float:
         data, or the largest magnitude in the expected result.
     """
     return C * float(np.finfo(dtype).eps) * math.sqrt(max(terms, 1)) * scale
+
+
+# Largest relative L2 error and largest error over the result's rms, up to 512 channels:
+# the table of docs/numerics.md.
+BOUNDS = {
+    "direct": (6e-7, 5e-6),
+    "winograd2": (6e-7, 5e-6),
+    "winograd4": (1.5e-6, 2e-5),
+}
+
+
+def errors(result, exact):
+    """Return the relative L2 error, and the largest error over the rms."""
+    difference = result - exact
+    rms = np.sqrt((exact**2).mean())
+    return np.sqrt((difference**2).mean()) / rms, abs(difference).max() / rms
