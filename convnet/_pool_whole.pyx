@@ -29,7 +29,7 @@ cpdef bint is_whole(cnp.ndarray x, Steps steps) noexcept:
     """
     cdef Image image = describe_array(x)
     return (
-        image.H == steps.KH and image.W == steps.KW
+        image.H == steps.KH and image.W == steps.KW and steps.DH == steps.DW == 1
         and steps.PT == steps.PL == steps.PB == steps.PR == 0
         and image.sw == 1 and image.sh == image.W
     )

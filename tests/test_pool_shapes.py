@@ -279,3 +279,12 @@ def test_some_channels_of_more(rng, channels, window):
         ),
     ):
         assert_allclose(grad_x, expected, rtol=0, atol=tolerance(float, 4, 4))
+
+
+@pytest.mark.parametrize("dilation", [(1, 2), (2, 1), 2])
+def test_dilated_windows_with_as_many_taps_as_pixels(dilation, isa, rng):
+    # In ceil mode they may reach beyond the plane, and skip pixels of it.
+    x = rng.standard_normal((2, 3, 2, 3)).astype(np.float32)
+    options = {"stride": (2, 3), "ceil_mode": True, "dilation": dilation}
+    expected = reference.max_pool2d(x, (2, 3), **options)
+    assert_array_equal(max_pool2d(x, (2, 3), **options), expected)
