@@ -186,7 +186,7 @@ def _outlines(call: ConvCall, algorithm: str) -> list[dict[str, Any]]:
     points = POINTS.get(algorithm, 0)
     if call.kind == "grad_weight":
         if points:
-            _winograd_weight.grad_weight(y, x, weight, points - 2, *how, plans=outlines)
+            _winograd_weight.grad_weight(y, x, weight, points, *how, plans=outlines)
         else:
             _conv_weight.grad_weight(y, x, weight, *how, plans=outlines)
     elif call.kind == "forward":

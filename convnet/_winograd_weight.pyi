@@ -10,7 +10,7 @@ def grad_weight(
     grad_y: _Array,
     x: _Array,
     grad_w: _Array,
-    m: int,
+    points: int,
     steps: Steps,
     groups: int,
     num_threads: int,

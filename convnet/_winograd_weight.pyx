@@ -65,18 +65,20 @@ cdef struct Tiles:
 
 
 def grad_weight(
-    cnp.ndarray grad_y, cnp.ndarray x, cnp.ndarray grad_w, int m, Steps steps,
+    cnp.ndarray grad_y, cnp.ndarray x, cnp.ndarray grad_w, int points, Steps steps,
     Py_ssize_t groups, int num_threads, list plans=None,
 ):
-    """Write the gradient with respect to the weights to `grad_w`, by F(3, m).
+    """Write the gradient with respect to the weights to `grad_w`.
 
-    With a list as `plans`, nothing is computed: what would be is appended to it.
+    Tiles have so many `points` on each axis: F(3, points - 2). With a list as
+    `plans`, nothing is computed: what would be is appended to it.
     """
     cdef Flushing _flushing = flush_denormals(grad_w.itemsize)
     cdef WinogradWeight p
     cdef Py_ssize_t x_memory[36 * TAP_ARRAYS]
     cdef Py_ssize_t y_memory[16 * TAP_ARRAYS]
-    cdef Py_ssize_t t, n = m + 2
+    cdef int m = points - 2
+    cdef Py_ssize_t t, n = points
     p.m, p.n_points = m, n * n
     p.grad_w = <char *> cnp.PyArray_DATA(grad_w)
     p.G, p.R, p.C = groups, grad_w.shape[0] // groups, grad_w.shape[1]

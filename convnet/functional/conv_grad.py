@@ -194,7 +194,7 @@ def conv2d_grad_weight(
     grad_w = np.ascontiguousarray(result)
     how = call.steps, call.groups, resolve(num_threads)
     if call.points:
-        _winograd_weight.grad_weight(grad_y, x, grad_w, call.points - 2, *how)
+        _winograd_weight.grad_weight(grad_y, x, grad_w, call.points, *how)
     else:
         _conv_weight.grad_weight(grad_y, x, grad_w, *how)
     if grad_w is not result:

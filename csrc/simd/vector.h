@@ -222,51 +222,42 @@ CN_INLINE cn_vec cn_shuffle(cn_vec a, cn_vec b, cn_mask from) {
 #endif
 }
 
-/* Lanes of b whose `from` is inside b, and elsewhere those of a as they are. */
-CN_INLINE cn_vec cn_replace(cn_vec a, cn_vec b, cn_mask from) {
-    const cn_mask inside = (from >= 0) & (from < CN_LANES);
-    return cn_shuffle(a, b, (inside & (from + CN_LANES)) | (~inside & cn_lane()));
+/* Lanes `from` of n vectors, one behind the other. */
+CN_INLINE cn_vec cn_pick(const cn_vec *v, const ptrdiff_t n, cn_mask from) {
+    cn_vec picked = cn_shuffle(v[0], v[1], from);
+#pragma GCC unroll 16
+    for (ptrdiff_t i = 2; i < n; i++) {
+        const cn_mask lane = from - (CN_INT)(i * CN_LANES);
+        const cn_mask inside = (lane >= 0) & (lane < CN_LANES);
+        picked = cn_shuffle(picked, v[i],
+                            (inside & (lane + CN_LANES)) | (~inside & cn_lane()));
+    }
+    return picked;
 }
 
-/* cn_transpose of any constant n_rows: from row after row to element after element. */
-CN_INLINE void cn_join(cn_vec *v, const ptrdiff_t n_rows) {
+/* cn_transpose, or `back` again, of any constant n_rows: from row after row to element
+ * after element. */
+CN_INLINE void cn_join(cn_vec *v, const ptrdiff_t n_rows, const int back) {
+    cn_vec w[16];
     if ((n_rows & (n_rows - 1)) == 0) {
-        cn_transpose(v, n_rows);
+        if (back)
+            cn_untranspose(v, n_rows);
+        else
+            cn_transpose(v, n_rows);
         return;
     }
-    cn_vec w[16];
 #pragma GCC unroll 16
     for (ptrdiff_t i = 0; i < n_rows; i++) {
         const cn_mask place = cn_lane() + (CN_INT)(i * CN_LANES);
         const cn_mask row = place % (CN_INT)n_rows, col = place / (CN_INT)n_rows;
-        w[i] = cn_shuffle(v[0], v[1], row * (CN_INT)CN_LANES + col);
-#pragma GCC unroll 16
-        for (ptrdiff_t r = 2; r < n_rows; r++)
-            w[i] = cn_replace(w[i], v[r], col | (row != (CN_INT)r));
+        cn_mask from = row * (CN_INT)CN_LANES + col;
+        if (back)
+            from = cn_lane() * (CN_INT)n_rows + (CN_INT)i;
+        w[i] = cn_pick(v, n_rows, from);
     }
 #pragma GCC unroll 16
     for (ptrdiff_t i = 0; i < n_rows; i++)
         v[i] = w[i];
-}
-
-/* The other way, as cn_untranspose. */
-CN_INLINE void cn_split(cn_vec *v, const ptrdiff_t n_rows) {
-    if ((n_rows & (n_rows - 1)) == 0) {
-        cn_untranspose(v, n_rows);
-        return;
-    }
-    cn_vec w[16];
-#pragma GCC unroll 16
-    for (ptrdiff_t r = 0; r < n_rows; r++) {
-        const cn_mask place = cn_lane() * (CN_INT)n_rows + (CN_INT)r;
-        w[r] = cn_shuffle(v[0], v[1], place);
-#pragma GCC unroll 16
-        for (ptrdiff_t i = 2; i < n_rows; i++)
-            w[r] = cn_replace(w[r], v[i], place - (CN_INT)(i * CN_LANES));
-    }
-#pragma GCC unroll 16
-    for (ptrdiff_t r = 0; r < n_rows; r++)
-        v[r] = w[r];
 }
 
 CN_INLINE ptrdiff_t cn_clamp(ptrdiff_t value, ptrdiff_t low, ptrdiff_t high) {
