@@ -14,7 +14,7 @@ cdef struct Ahead:
     const Py_ssize_t *row
     Py_ssize_t n_rows, n_bytes, itemsize
     Py_ssize_t channel_stride
-    bint is_odd                     # its turn are the odd channels
+    int turn                        # of every fourth channel, those that are next
     Py_ssize_t every, wait          # one of so many tiles fetches; those until the next
 
 # Nothing.
@@ -47,8 +47,8 @@ cdef inline void take_lines(Ahead *a, cn_tile_t *tile) noexcept nogil:
     if a.wait > 0:
         return
     a.wait = a.every
-    tile.next, tile.next_stride = a.line, 2 * a.channel_stride
-    if a.is_odd:
-        tile.next = a.line + a.channel_stride * a.itemsize
-        a.line += 64
-    a.is_odd = not a.is_odd
+    tile.next = a.line + a.turn * a.channel_stride * a.itemsize
+    tile.next_stride = 4 * a.channel_stride
+    a.turn += 1
+    if a.turn == 4:
+        a.line, a.turn = a.line + 128, 0

@@ -22,7 +22,7 @@ cdef bint begin_run(Ahead *a) noexcept nogil:
         a.row, a.n_rows, end = a.row + 1, a.n_rows - 1, end + n
     # The last line may begin behind the place where the first one's was cut.
     a.end = a.x + end * a.itemsize + 63
-    a.is_odd = False
+    a.turn = 0
     return True
 
 
@@ -45,7 +45,7 @@ cdef void look_behind_pixels(
     a.itemsize = g.kernels.itemsize
     a.line = source + (place + g.taps.place[0]) * a.itemsize
     a.end = a.line + n * a.itemsize + 64
-    a.channel_stride, a.is_odd, a.every, a.wait = g.channel_stride, False, 1, 0
+    a.channel_stride, a.turn, a.every, a.wait = g.channel_stride, 0, 1, 0
 
 
 cdef void look_behind_slab(
@@ -71,4 +71,4 @@ cdef void look_behind_slab(
     a.n_bytes = (hi - lo) * a.itemsize
     a.channel_stride, a.wait = g.x.sc, 0
     # Spread over all tiles: a burst would fill the buffers that the first ones want.
-    a.every = n_tiles // (2 * a.n_rows * (a.n_bytes // 64 + 1))
+    a.every = n_tiles // (4 * a.n_rows * (a.n_bytes // 128 + 1))

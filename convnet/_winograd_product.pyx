@@ -227,7 +227,7 @@ cdef const char *multiply_point(
     columns.in_ = columns.out = 0
     panel.segment, panel.n_segments, panel.joined = &columns, 1, True
     product.panel, product.col_stride = &panel, 1
-    product.next, product.next_stride = next, 64 // itemsize
+    product.next, product.next_stride = next, 128 // itemsize
     if is_turned(p, run, tile_panel):
         columns.len = panel.n_pixels = padded(p.kernels, n_rows)
         product.row_stride, product.a_stride, product.b_stride = pitch, width, pitch

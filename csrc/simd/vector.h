@@ -14,6 +14,7 @@
 #endif
 
 #define CN_LANES ((ptrdiff_t)(CN_VECTOR_BYTES / sizeof(CN_T)))
+#define CN_LINE ((ptrdiff_t)(64 / sizeof(CN_T))) /* elements of a line of the cache */
 #define CN_NRV 3 /* vectors in a row of the register tile */
 #define CN_NR (CN_NRV * CN_LANES)
 #define CN_INLINE static inline __attribute__((always_inline))
