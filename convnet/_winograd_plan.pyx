@@ -8,6 +8,10 @@ from convnet._winograd_product cimport Winograd
 cdef Py_ssize_t MAX_INPUT_BYTES = 8 * 1024 * 1024
 cdef Py_ssize_t CACHED_BYTES = 1400 * 1024
 
+# A vector's time grows by so much for each one that its panel lacks; and what a run
+# takes to read the weights, in vectors.
+cdef double NARROW = 0.15, READING = 0.3
+
 cdef enum:
     FOLD = 3                        # panels of filters that stream past few tiles
 
@@ -75,17 +79,29 @@ cdef void share_runs(
     Py_ssize_t num_threads,
 ) noexcept nogil:
     """Cut few tiles so that all threads have as many; the results are the same."""
-    cdef Py_ssize_t width, best_width = widest
+    cdef Py_ssize_t width, panels, best_width = widest, best_panels = most
     cdef double load, least = 1e300
     for width in range(widest, 0, -1):
-        cut_runs(p, vectors, width, most, num_threads)
-        load = (p.n_runs - 1) // num_threads * p.run_panels * width
-        if p.run_panels == 1 and (p.n_runs - 1) % num_threads == 0:
-            load += vectors - (p.n_runs - 1) * width    # the last panel comes alone
-        else:
-            load += p.run_panels * width
-        # Narrow panels have short chains of multiply-adds.
-        load *= 1 + 0.08 * (widest - width)
-        if load < least:
-            least, best_width = load, width
-    cut_runs(p, vectors, best_width, most, num_threads)
+        for panels in range(most, 0, -1):
+            cut_runs(p, vectors, width, panels, num_threads)
+            load = run_load(p, vectors, width, num_threads)
+            if load < least:
+                least, best_width, best_panels = load, width, panels
+    cut_runs(p, vectors, best_width, best_panels, num_threads)
+
+
+cdef double run_load(
+    const Winograd *p, Py_ssize_t vectors, Py_ssize_t width, Py_ssize_t num_threads
+) noexcept nogil:
+    """The time of the busiest thread, in vectors of tiles.
+
+    Narrow panels have short chains of multiply-adds, and each run reads all weights.
+    """
+    cdef Py_ssize_t runs = (p.n_runs + num_threads - 1) // num_threads
+    cdef double load = (runs - 1) * p.run_panels * width
+    if p.run_panels == 1 and (p.n_runs - 1) % num_threads == 0:
+        load += vectors - (p.n_runs - 1) * width    # the last panel comes alone
+    else:
+        load += p.run_panels * width
+    load *= 1 + NARROW * (p.kernels.nr // p.kernels.lanes - width)
+    return load + READING * runs
