@@ -30,7 +30,7 @@ ALLOWED = {"strict": ALGORITHMS[:2], "default": ALGORITHMS}
 _policy = "default"
 
 # Strides whose phases drivers can gather, or weave.
-_PHASES = {"forward": (1, 2, 4), "grad_input": (1, 2)}
+_PHASES = {"forward": (1, 2, 4), "grad_input": (1, 2), "grad_weight": (1,)}
 
 # A call of less work is direct: the choice would cost more than it brings. So are thin
 # ones: transforms are for channels that are used many times.
@@ -60,7 +60,8 @@ _CACHE_BYTES, _WRITE_RATES, _L2_BYTES, _READ_RATE = 12e6, (8.0, 3.3), 1e6, 5.0
 # column, to pass over a Winograd sum for each block of tiles, and to transform it back;
 # and for a vector of a tile's two transforms.
 _GRADIENT_RATES, _STORING, _TURNING = (0.99, 0.94), 0.47, 0.29
-_BLOCK_SUM, _BACK, _GRADIENT_TRANSFORMS = 0.13, 0.45, {2: 110, 4: 400}
+_BLOCK_SUM, _BACK = 0.13, 0.45
+_GRADIENT_TRANSFORMS = {(4, 3): 110, (6, 2): 850, (6, 3): 400, (6, 4): 400, (6, 5): 350}
 
 
 class Product(NamedTuple):
@@ -141,7 +142,7 @@ def estimates(
     for name in ALLOWED[precision or _policy][1:]:
         r = filter_size(name, window, kind)
         if r and gradient:
-            costs[name] = _winograd_gradient_cycles(product, POINTS[name] - 2)
+            costs[name] = _winograd_gradient_cycles(product, POINTS[name], r)
         elif r:
             phased = by_phases(product, window.stride[0], kind)
             costs[name] = _winograd_cycles(phased, POINTS[name], r, prepared)
@@ -151,15 +152,12 @@ def estimates(
 def filter_size(algorithm: str, window: Window, kind: str) -> int:
     """Return r of Winograd's F(m, r) for a pass, or 0 if its tiles do not fit.
 
-    With stride, filters are those of the phases. Gradients of weights have 3x3 taps at
-    unit stride; other passes any of two taps at least on both axes that leave a tile
-    two results.
+    Filters have two taps at least on both axes and leave a tile two results; with
+    stride they are those of the phases.
     """
     (SH, SW), points = window.stride, POINTS[algorithm]
     if window.dilation != (1, 1) or SH != SW:
         return 0
-    if kind == "grad_weight":
-        return 3 if window.kernel == (3, 3) and SH == 1 else 0
     r = -(-max(window.kernel) // SH)
     fits = min(window.kernel) > SH and r < points and (points == 6 or r == 3)
     return r if fits and SH in _PHASES[kind] else 0
@@ -243,10 +241,11 @@ def _direct_gradient_cycles(product: Product, window: Window) -> float:
     return G * cycles
 
 
-def _winograd_gradient_cycles(product: Product, m: int) -> float:
+def _winograd_gradient_cycles(product: Product, n: int, r: int) -> float:
     G, R, C, N, H, W = product
     _, _, lanes = _kernels.tile_shape(4)
-    points, tiles = (m + 2) ** 2, N * -(-H // m) * -(-W // m)
+    points, m = n**2, n - r + 1
+    tiles = N * -(-H // m) * -(-W // m)
     # Channels fill whole vectors, and the rows' transforms as well.
     C, R_vectors = -(-C // lanes) * lanes, -(-R // lanes) * lanes
     sums = points * R * C
@@ -255,4 +254,4 @@ def _winograd_gradient_cycles(product: Product, m: int) -> float:
     passes = sums * (-(-tiles // 64) * _BLOCK_SUM + _BACK)
     # A task has 128 channels and 128 rows: others transform the same tiles again.
     transforms = tiles / lanes * (C * -(-R // 128) + R_vectors * -(-C // 128))
-    return G * (multiply + passes + transforms * _GRADIENT_TRANSFORMS[m])
+    return G * (multiply + passes + transforms * _GRADIENT_TRANSFORMS[n, r])

@@ -9,6 +9,8 @@ from libc.string cimport memset
 cdef extern from "convnet.h" nogil:
     const Py_ssize_t CN_NO_ROW
     const int CN_MOST_SHIFT
+    enum:
+        CN_MAX_POINTS
 
     ctypedef struct cn_depth_t:
         Py_ssize_t n_channels, channel_stride, n_taps
@@ -205,7 +207,7 @@ cdef extern from "convnet.h" nogil:
         ) noexcept nogil
         void (*winograd_turn)(
             void *, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-            Py_ssize_t, int,
+            Py_ssize_t, const cn_filters_t *,
         ) noexcept nogil
         double (*sum_plane)(const void *, const cn_plane_t *) noexcept nogil
         void (*sum_channels)(

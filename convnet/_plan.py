@@ -258,8 +258,8 @@ def _direct(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
 
 # The most that F(m, r) may enlarge an error on both axes, by points and r: the square
 # of the largest sum over the points of |A^T| * max |G| * sum |B^T|, with the matrices
-# of csrc/kernels/winograd_points.inc; for 3x3 also that of F(r, m), of weights.
-_ENLARGED = {(4, 3): 16.0, (6, 2): 164.0, (6, 3): 209.0, (6, 4): 209.0, (6, 5): 255.0}
+# of csrc/kernels/winograd_points.inc. Gradients of weights are F(r, m).
+_ENLARGED = {(4, 3): 16, (4, 2): 16, (6, 2): 164, (6, 3): 181, (6, 4): 209, (6, 5): 255}
 
 
 def _winograd_tiles(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
@@ -271,8 +271,9 @@ def _winograd_tiles(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
     G, R, C, N, H, W = by_phases(call.product, call.window.stride[0], call.kind)
     tiles = N * -(-H // m) * -(-W // m)
     flops = 2 * G * R * C * tiles * n**2
-    terms = tiles if call.kind == "grad_weight" else C
+    gradient = call.kind == "grad_weight"
+    terms, taps = (tiles, m) if gradient else (C, r)
     # A chain of so many products, and about four roundings in each transform and axis.
-    error = _ENLARGED[n, r] * (terms + 24) * float(np.finfo(call.dtype).eps) / 2
+    error = _ENLARGED[n, taps] * (terms + 24) * float(np.finfo(call.dtype).eps) / 2
     reason = f"{tiles} tiles of {m} x {m} pixels, {n**2} products of {terms} terms"
     return Candidate(algorithm, cycles, flops, outline["scratch_bytes"], error, reason)

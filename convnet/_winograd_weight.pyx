@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Winograd convolution of 3x3 kernels at stride 1, gradient for the weights.
+"""Winograd convolution at stride 1, gradient for the weights.
 
-F(3x3, m x m): tiles of m x m pixels of grad_y are the filters, tiles of (m + 2)^2
-pixels of x the inputs, and the sum over tiles is the reduction of (m + 2)^2 products:
+F(r x r, m x m): tiles of m x m pixels of grad_y are the filters, tiles of n x n pixels
+of x the inputs, n = m + r - 1, and the sum over tiles is the reduction of n^2 products:
 
     S[point, r, c] = sum over tiles of U[point, tile, r] * V[point, tile, c]
 
@@ -21,8 +21,9 @@ from convnet._blocks cimport (
     plan_gather_like, require_slab,
 )
 from convnet._kernels cimport (
-    SLICE_WORK, Flushing, active_kernels, cn_panel_t, cn_segment_t, cn_tile_t,
-    flush_denormals, give_back, plain_tile, run_tasks, take_scratch,
+    CN_MAX_POINTS, SLICE_WORK, Flushing, active_kernels, cn_filters_t, cn_panel_t,
+    cn_segment_t, cn_tile_t, flush_denormals, give_back, plain_tile, run_tasks,
+    take_scratch,
 )
 from convnet._operands cimport (
     TAP_ARRAYS, Steps, add_tap, describe_array, describe_rows, place_tap_arrays,
@@ -43,7 +44,8 @@ cdef Py_ssize_t TRANSFORM_ROWS = 10
 cdef struct WinogradWeight:
     Gather x, grad_y                # at the same tiles
     char *grad_w
-    int m, n_points                 # (m + 2)^2
+    cn_filters_t filters            # KH, KW, r and n alone
+    int m, n_points                 # n^2
     Py_ssize_t G, R, C              # groups; rows and channels of a group
     Py_ssize_t n_blocks, n_parts
     # Of each part's blocks, those that are added up now: `n_now` from `first` on.
@@ -70,15 +72,16 @@ def grad_weight(
 ):
     """Write the gradient with respect to the weights to `grad_w`.
 
-    Tiles have so many `points` on each axis: F(3, points - 2). With a list as
-    `plans`, nothing is computed: what would be is appended to it.
+    Tiles have so many `points` on each axis. With a list as `plans`, nothing is
+    computed: what would be is appended to it.
     """
     cdef Flushing _flushing = flush_denormals(grad_w.itemsize)
     cdef WinogradWeight p
-    cdef Py_ssize_t x_memory[36 * TAP_ARRAYS]
-    cdef Py_ssize_t y_memory[16 * TAP_ARRAYS]
-    cdef int m = points - 2
+    cdef Py_ssize_t x_memory[CN_MAX_POINTS * CN_MAX_POINTS * TAP_ARRAYS]
+    cdef Py_ssize_t y_memory[CN_MAX_POINTS * CN_MAX_POINTS * TAP_ARRAYS]
+    cdef int r = <int> max(steps.KH, steps.KW), m = points - r + 1
     cdef Py_ssize_t t, n = points
+    p.filters.KH, p.filters.KW, p.filters.r, p.filters.n = steps.KH, steps.KW, r, points
     p.m, p.n_points = m, n * n
     p.grad_w = <char *> cnp.PyArray_DATA(grad_w)
     p.G, p.R, p.C = groups, grad_w.shape[0] // groups, grad_w.shape[1]
@@ -195,7 +198,7 @@ cdef Py_ssize_t workspace_bytes(const WinogradWeight *p) noexcept nogil:
     """Bytes of one thread: two blocks and their transformed tiles, in whole pages."""
     cdef Py_ssize_t n = points_stride(&p.x) + points_stride(&p.grad_y)
     # A tile reads MR rows, whether there are so many or not.
-    n = (2 * (p.m + 2) * n + p.x.kernels.mr) * p.x.kernels.itemsize
+    n = (2 * p.filters.n * n + p.x.kernels.mr) * p.x.kernels.itemsize
     if p.whole:
         n += p.group_size * p.x.kernels.itemsize
     return (block_bytes(&p.x) + block_bytes(&p.grad_y) + n + 4095) // 4096 * 4096
@@ -215,7 +218,7 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef char *sums = p.workspaces + worker * p.workspace_bytes
     cdef char *memory = sums + p.whole * p.group_size * itemsize
     cdef char *v = memory + block_bytes(&p.x) + block_bytes(&p.grad_y)
-    cdef char *u = v + 2 * (p.m + 2) * points_stride(&p.x) * itemsize
+    cdef char *u = v + 2 * p.filters.n * points_stride(&p.x) * itemsize
     cdef Py_ssize_t at
     cdef Tiles x, grad_y
     cdef int pair
@@ -226,10 +229,10 @@ cdef void tile_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     for index in range(begin + p.first, min(begin + p.first + p.n_now, end)):
         load(&x, &p.x, index, group, channels, memory)
         load(&grad_y, &p.grad_y, index, group, rows, memory + block_bytes(&p.x))
-        for pair in range((p.m + 2) // 2):
-            transform(p, &p.x, &x, v, True, pair)
-            transform(p, &p.grad_y, &grad_y, u, False, pair)
-            at = pair * 2 * (p.m + 2) * p.point_size * itemsize
+        for pair in range(p.filters.n // 2):
+            transform(&p.x, &x, v, pair, p.filters.n, p.filters.n)
+            transform(&p.grad_y, &grad_y, u, pair, p.m, p.filters.n)
+            at = pair * 2 * p.filters.n * p.point_size * itemsize
             multiply(p, u, v, &grad_y, &x, sums + at, index > begin)
     if p.whole:
         for index in range(rows.n_channels):
@@ -256,13 +259,12 @@ cdef void load(
 
 
 cdef inline void transform(
-    const WinogradWeight *p, const Gather *g, const Tiles *t, char *points,
-    bint is_input, int pair,
+    const Gather *g, const Tiles *t, char *points, int pair, int size, int n
 ) noexcept nogil:
-    """Two columns of points of a block of tiles."""
+    """Two columns of the n^2 points of a block of tiles of size x size pixels."""
     g.kernels.winograd_pixels(
         points, t.pixels, &t.panel, g.taps.place, g.pixel_stride, t.n_channels,
-        pitch(g), points_stride(g), is_input, pair, p.m,
+        pitch(g), points_stride(g), pair, size, n,
     )
 
 
@@ -281,7 +283,7 @@ cdef void multiply(
     tile.a_stride, tile.a_panel_stride = pitch(&p.grad_y), p.x.kernels.mr
     tile.b_stride, tile.row_stride, tile.col_stride = pitch(&p.x), p.row_size, 1
     tile.accumulate, tile.far = accumulate, True
-    for i in range(2 * (p.m + 2)):
+    for i in range(2 * p.filters.n):
         for c in range((channels.n_channels + NR - 1) // NR):
             columns.n_pixels = run.len = min(NR, channels.n_channels - c * NR)
             tile.a = u + i * points_stride(&p.grad_y) * itemsize
@@ -315,14 +317,15 @@ cdef void turn_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
 cdef inline void turn_row(
     const WinogradWeight *p, Py_ssize_t first, const char *sums, Py_ssize_t n_channels
 ) noexcept nogil:
-    """Channels of a row of grad_w, from element `first` on."""
+    """Channels of a row of grad_w, from kernel `first` on."""
+    cdef Py_ssize_t n_taps = p.filters.KH * p.filters.KW
     p.x.kernels.winograd_turn(
-        p.grad_w + first * 9 * p.x.kernels.itemsize,
-        p.C * 9,
+        p.grad_w + first * n_taps * p.x.kernels.itemsize,
+        p.C * n_taps,
         sums,
         n_channels,
         p.point_size,
         p.n_parts,
         p.part_size,
-        p.m,
+        &p.filters,
     )

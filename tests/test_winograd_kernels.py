@@ -62,6 +62,12 @@ def test_any_size_agrees_with_the_reference(
         return
     grad_y = rng.standard_normal(y.shape).astype(np.float32)
     shape = x.transpose(order).shape
+    if stride == 1:
+        given = grad_y.transpose(order), x.transpose(order)
+        grad_w = convnet.conv2d_grad_weight(*given, w.shape, **how)
+        exact = reference.conv2d_grad_weight(*double(grad_y, x), w.shape, **options)
+        scale = 3 * np.sqrt(y[:, 0].size) + 1
+        assert abs(grad_w - exact).max() < 2e-5 * scale
     grad_x = convnet.conv2d_grad_input(grad_y.transpose(order), w, shape, **how)
     exact = reference.conv2d_grad_input(*double(grad_y, w), x.shape, **options)
     scale = 3 * np.sqrt(taps * w.shape[0] // groups) + 1
@@ -91,6 +97,16 @@ def test_views_layouts_and_threads_give_the_same_bits(kernel, stride, isa, rng):
     grad_y = np.ascontiguousarray(y.transpose(0, 2, 3, 1))
     turned = convnet.conv2d_grad_input(grad_y, w, last.shape, **how, layout="NHWC")
     assert (turned.transpose(0, 3, 1, 2) == grad_x).all()
+    if stride > 1:
+        return
+    grad_w = convnet.conv2d_grad_weight(y, x, w.shape, **how, num_threads=1)
+    for n in 2, 5:
+        again = convnet.conv2d_grad_weight(y, x, w.shape, **how, num_threads=n)
+        assert (again == grad_w).all()
+    spaced = convnet.conv2d_grad_weight(y, spaced[..., ::-2], w.shape, **how)
+    assert (spaced == grad_w).all()
+    turned = convnet.conv2d_grad_weight(grad_y, last, w.shape, **how, layout="NHWC")
+    assert (turned == grad_w).all()
 
 
 @pytest.mark.parametrize(("kernel", "stride"), CASES)
@@ -107,6 +123,12 @@ def test_errors_stay_below_the_published_bounds(kernel, stride, channels, isa, r
     exact = convnet.conv2d_grad_input(*double(y, w), *given[1:])
     grad_x = convnet.conv2d_grad_input(y, *given, algorithm="winograd4")
     assert np.less(errors(grad_x, exact), BOUNDS["winograd4"]).all()
+    if stride == 1:
+        grad_y = rng.standard_normal(y.shape).astype(np.float32)
+        exact = convnet.conv2d_grad_weight(*double(grad_y, x), w.shape)
+        given = grad_y, x, w.shape
+        grad_w = convnet.conv2d_grad_weight(*given, algorithm="winograd4")
+        assert np.less(errors(grad_w, exact), BOUNDS["winograd4"]).all()
 
 
 def test_many_channels_in_slices_and_in_several_runs(isa, rng):
@@ -144,7 +166,7 @@ def test_a_prepared_layer_keeps_its_phases(isa, rng):
         ("forward", (2, 2), {"stride": 2}),
         ("forward", (3, 3), {"dilation": 2}),
         ("grad_input", (7, 7), {"stride": 4}),
-        ("grad_weight", (5, 5), {}),
+        ("grad_weight", (1, 5), {}),
         ("grad_weight", (3, 3), {"stride": 2}),
     ],
 )
@@ -183,7 +205,9 @@ def test_phases_are_chosen_where_they_pay():
     assert chosen("forward", stem, patch, 2, 3) == "winograd4"
     assert chosen("grad_input", stem, patch, 2, 3) == "winograd4"
     assert chosen("grad_weight", stem, patch, 2, 3) == "direct"
-    assert chosen("forward", (1, 64, 27, 27), (192, 64, 5, 5), 1, 2) == "winograd4"
+    wide = (1, 64, 27, 27), (192, 64, 5, 5), 1, 2
+    assert chosen("grad_weight", *wide) == "winograd4"
+    assert chosen("forward", *wide) == "winograd4"
     # A few tiles of many channels: their filters cost more than the products.
     assert chosen("forward", (1, 512, 7, 7), (512, 512, 3, 3), 2, 1) == "direct"
 
@@ -204,6 +228,6 @@ def test_filters_are_as_large_as_the_largest_phase():
     assert [size((k, k), 2) for k in range(2, 13)] == [0, 2, 2, 3, 3, 4, 4, 5, 5, 0, 0]
     assert [size((3, 3), s) for s in (1, 2, 3, 4)] == [3, 2, 0, 0]
     assert [size((11, 11), 4, kind) for kind in ("forward", "grad_input")] == [3, 0]
-    assert [size((k, k), 1, "grad_weight") for k in (3, 5)] == [3, 0]
+    assert [size((3, 5), s, "grad_weight") for s in (1, 2)] == [5, 0]
     sizes = [size((k, k), 2, algorithm="winograd2") for k in (3, 5, 6, 7)]
     assert sizes == [0, 3, 3, 0]
