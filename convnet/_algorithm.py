@@ -61,7 +61,7 @@ _CACHE_BYTES, _WRITE_RATES, _L2_BYTES, _READ_RATE = 12e6, (8.0, 3.3), 1e6, 5.0
 # and for a vector of a tile's two transforms.
 _GRADIENT_RATES, _STORING, _TURNING = (0.99, 0.94), 0.47, 0.29
 _BLOCK_SUM, _BACK = 0.13, 0.45
-_GRADIENT_TRANSFORMS = {(4, 3): 110, (6, 2): 850, (6, 3): 400, (6, 4): 400, (6, 5): 350}
+_GRADIENT_TRANSFORMS = {(4, 3): 110, (6, 3): 400, (6, 4): 400, (6, 5): 350}
 
 
 class Product(NamedTuple):
@@ -153,14 +153,15 @@ def filter_size(algorithm: str, window: Window, kind: str) -> int:
     """Return r of Winograd's F(m, r) for a pass, or 0 if its tiles do not fit.
 
     Filters have two taps at least on both axes and leave a tile two results; with
-    stride they are those of the phases.
+    stride they are those of the phases. 2x2 taps would not pay in gradients of weights.
     """
     (SH, SW), points = window.stride, POINTS[algorithm]
     if window.dilation != (1, 1) or SH != SW:
         return 0
     r = -(-max(window.kernel) // SH)
     fits = min(window.kernel) > SH and r < points and (points == 6 or r == 3)
-    return r if fits and SH in _PHASES[kind] else 0
+    pays = r > 2 or kind != "grad_weight"
+    return r if fits and pays and SH in _PHASES[kind] else 0
 
 
 def by_phases(product: Product, step: int, kind: str) -> Product:

@@ -78,8 +78,8 @@ def conv2d(
         How to compute: by direct sums, or with Winograd's tiles of 4 or 6 points on
         each axis: F(2, 3) and F(4, 3) for 3x3 kernels. Six points are also for kernels
         of 2 to 5 taps on both axes, and for those of more with a stride of 2 or 4
-        on both (gradient of the input: 2; of the weight: none) whose phases have so
-        many; four points for phases of 3x3. ``"auto"`` takes the fastest that
+        on both (gradient of the input: 2; of the weight: none, and no 2x2) whose phases
+        have so many; four points for phases of 3x3. ``"auto"`` takes the fastest that
         `precision` allows (see `explain`); float64 is always direct unless forced.
     precision : {None, "default", "strict"}
         ``"strict"`` allows direct sums and four points, which round as well as they do,
