@@ -74,17 +74,18 @@ static void run_tasks(const job_t *job, int worker) {
         job->task(job->ctx, i, worker);
 }
 
-/* With two CPUs, Linux may wake a worker on the CPU that its caller computes on, though
- * another one is idle, and leave it there for tens of milliseconds.  So a worker that
- * fell asleep on the caller's CPU may not wake there; once awake it may run anywhere
- * again. Both are called with pool.lock held. */
+/* Where nearly all CPUs are wanted, Linux may wake a worker on the CPU that its caller
+ * computes on, though another one is idle, and leave it there for tens of milliseconds.
+ * So it may not wake there if it fell asleep there, or if the job has a thread for each
+ * CPU; once awake it may run anywhere again.  Both are called with pool.lock held. */
 #if defined(__linux__)
 static int current_cpu(void) { return sched_getcpu(); }
 
-static void keep_off(int cpu, worker_t *w) {
+static void keep_off(int cpu, worker_t *w, int n_threads) {
     cpu_set_t others;
-    if (!w->asleep || w->moved || w->cpu != cpu || cpu < 0
-        || pthread_getaffinity_np(w->thread, sizeof w->cpus, &w->cpus) != 0)
+    if (!w->asleep || w->moved || cpu < 0
+        || pthread_getaffinity_np(w->thread, sizeof w->cpus, &w->cpus) != 0
+        || (w->cpu != cpu && CPU_COUNT(&w->cpus) > n_threads))
         return;
     others = w->cpus;
     CPU_CLR((size_t)cpu, &others);
@@ -99,7 +100,9 @@ static void allow_everywhere(worker_t *w) {
 }
 #else
 static int current_cpu(void) { return -1; }
-static void keep_off(int cpu, worker_t *w) { (void)cpu, (void)w; }
+static void keep_off(int cpu, worker_t *w, int n_threads) {
+    (void)cpu, (void)w, (void)n_threads;
+}
 static void allow_everywhere(worker_t *w) { (void)w; }
 #endif
 
@@ -186,7 +189,7 @@ static void open_job(const job_t *job, int places) {
     atomic_store_explicit(&pool.next, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&pool.job_id, 1, memory_order_relaxed);
     for (int i = 0, cpu = current_cpu(); i < places && i < pool.n_workers; i++) {
-        keep_off(cpu, &workers[i]);
+        keep_off(cpu, &workers[i], places + 1);
         if (workers[i].asleep)
             pthread_cond_signal(&workers[i].wake);
     }
