@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 /* A small thread pool: one parallel-for at a time over a shared task counter.
  *
- * Workers start at the first call that wants them, spin for at most SPIN_NS after a job
- * and then sleep; they are never joined.  A worker that wakes late finds no place left
- * and is not waited for.  A caller who finds the pool busy runs its tasks itself:
- * nested and concurrent calls need no further rule.  A forked child has no workers; the
- * pool is reset there and starts its own. */
+ * Workers start at the first call that wants them, spin after a job, for SPIN_NS in the
+ * way of others and up to YIELD_NS where nobody else wants the CPU, and then sleep;
+ * they are never joined.  A worker that wakes late finds no place left and is not
+ * waited for.  A caller who finds the pool busy runs its tasks itself: nested and
+ * concurrent calls need no further rule.  A forked child has no workers; the pool is
+ * reset there and starts its own. */
 #define _GNU_SOURCE
 #include "convnet.h"
 
@@ -16,7 +17,7 @@
 #include <stdint.h>
 #include <time.h>
 
-enum { SPIN_NS = 50000, MAX_WORKERS = 255 };
+enum { SPIN_NS = 50000, YIELD_NS = 1000000, MAX_WORKERS = 255 };
 
 typedef struct {
     cn_task_t task;
@@ -67,6 +68,16 @@ static void relax(void) {
 #endif
 }
 
+/* Whether to go on waiting in a loop that began at `start`. */
+static int may_spin(int64_t start) {
+    const int64_t waited = now_ns() - start;
+    if (waited < SPIN_NS)
+        relax();
+    else if (waited < YIELD_NS)
+        sched_yield();
+    return waited < YIELD_NS;
+}
+
 static void run_tasks(const job_t *job, int worker) {
     ptrdiff_t i;
     while ((i = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed))
@@ -109,10 +120,10 @@ static void allow_everywhere(worker_t *w) { (void)w; }
 /* Wait for a job that the worker has not seen: spin first, sleep then.  Returns with
  * pool.lock held. */
 static void await_job(worker_t *w) {
-    const int64_t limit = now_ns() + SPIN_NS;
+    const int64_t start = now_ns();
     while (atomic_load_explicit(&pool.job_id, memory_order_relaxed) == w->seen
-           && now_ns() < limit)
-        relax();
+           && may_spin(start))
+        continue;
     pthread_mutex_lock(&pool.lock);
     while (atomic_load_explicit(&pool.job_id, memory_order_relaxed) == w->seen) {
         w->asleep = 1;
@@ -201,10 +212,10 @@ static void close_job(void) {
     pthread_mutex_lock(&pool.lock);
     pool.places = 0;
     pthread_mutex_unlock(&pool.lock);
-    const int64_t limit = now_ns() + SPIN_NS;
+    const int64_t start = now_ns();
     while (atomic_load_explicit(&pool.running, memory_order_acquire) > 0
-           && now_ns() < limit)
-        relax();
+           && may_spin(start))
+        continue;
     pthread_mutex_lock(&pool.lock);
     while (atomic_load_explicit(&pool.running, memory_order_acquire) > 0)
         pthread_cond_wait(&pool.done, &pool.lock);
