@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The blocked product of packed weights with gathered pixels: see ``_product.pxd``."""
 
-from convnet._ahead cimport look_behind_slab, look_nowhere, take_lines
+from convnet._ahead cimport look_nowhere, take_lines
 from convnet._blocks cimport (
     KC, SLAB_BYTES, Block, Gather, block_bytes, get_chunk, index_bytes, load_channels,
     open_block, outline, padded, place_block, plan_gather, require_slab,
@@ -184,7 +184,7 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     place_block(g, &block, memory)
     open_block(g, &block, place % n_blocks)
     some.next = NULL
-    if place % n_blocks + 1 < n_blocks:
+    if g.direct and place % n_blocks + 1 < n_blocks:
         place_block(g, &next_block, some.packed + packed_pixels_bytes(p))
         open_block(g, &next_block, place % n_blocks + 1)
         some.next = &next_block
@@ -193,20 +193,7 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         some.panel_bytes = pixel_panel_bytes(g, some.chunk.depth)
         if some.chunk.t == 0 and some.chunk.depth > 0:
             source = load_channels(g, &block, x, some.chunk.c, some.chunk.n_channels)
-            if not g.direct:
-                look_behind_slab(
-                    g, &block, some.next, some.chunk, x, n_tiles(p, &block, &some),
-                    &some.ahead,
-                )
         multiply_chunk(p, &block, source, &some)
-
-
-cdef inline Py_ssize_t n_tiles(
-    const Product *p, const Block *block, const Operands *some
-) noexcept nogil:
-    """Whole tiles of a block and some panels of rows."""
-    cdef Py_ssize_t panels = block.n_rows * block.n_cols // p.pixels.kernels.nr
-    return panels * (some.end_panel - some.first_panel)
 
 
 cdef void multiply_chunk(
