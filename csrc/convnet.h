@@ -80,7 +80,8 @@ typedef struct {
     void *copy;        /* where b is copied to as it is read, a row after another, and
                           its next columns are fetched; or NULL */
     const void *next;  /* what will be read soon, or NULL: every other step fetches a
-                          line, next_stride from the one before; or of rows in place
+                          line, two neighbours of each place, and places are
+                          next_stride apart; or of rows in place
                           what the next MR of them read at this one's steps */
     void *y;           /* row r, segment s, pixel j at
                           r * row_stride + out_s + j * col_stride */

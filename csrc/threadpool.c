@@ -26,7 +26,7 @@ typedef struct {
     uint64_t float_mode; /* the caller's */
 } job_t;
 
-/* A worker asleep: where, and whether it was kept from waking there. */
+/* A worker asleep: where, and whether it was kept from waking on its caller's CPU. */
 typedef struct {
     pthread_t thread;
     pthread_cond_t wake;

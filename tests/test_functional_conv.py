@@ -227,6 +227,8 @@ def test_signatures_are_those_of_the_reference(name):
     ("IC", "OC", "IW", "K", "stride", "padding"),
     [
         (19, 21, 65, 1, 2, 0),
+        (17, 24, 9, 1, 2, 0),
+        (35, 24, 601, 1, 2, (0, 1)),
         (19, 21, 38, 1, (3, 2), (0, 1)),
         (40, 70, 31, (3, 1), 2, (1, 0)),
         (21, 24, 619, 3, 1, 1),
@@ -245,3 +247,8 @@ def test_columns_of_one_phase_and_many_columns(rng, IC, OC, IW, K, stride, paddi
     exact = reference.conv2d_grad_weight(y, wide[0], weight.shape, stride, padding)
     atol = tolerance(np.float32, y[:, 0].size, np.abs(exact).max())
     assert_allclose(grad, exact, rtol=0, atol=atol)
+    # What lies beside the columns, and memory that ends behind them, changes nothing.
+    spaced = np.full((2, IC, 13, IW + 3), np.nan, np.float32)[:, ::-1, :, 1:-2]
+    spaced[...] = x
+    again = conv2d_grad_weight(y, spaced, weight.shape, stride, padding)
+    assert (again == grad).all()
