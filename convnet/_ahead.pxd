@@ -2,8 +2,11 @@
 #
 # Pixels that are read soon, and which tiles fetch while they multiply: two lines of
 # every fourth channel in each tile, until all are on their way.
+#
+# Only pixels that are read at one tap: others are multiplied often enough that waiting
+# for them does not count, and a tile's steps are no channels then.
 
-from convnet._blocks cimport Block, Chunk, Gather
+from convnet._blocks cimport Gather
 from convnet._kernels cimport cn_tile_t
 
 cdef struct Ahead:
@@ -16,12 +19,14 @@ cdef struct Ahead:
 cdef inline void look_nowhere(Ahead *a) noexcept nogil:
     a.line = a.end = NULL
 
-# Behind `pixel` of a block whose image is read in place: n more, at last those of the
-# next block, if there is one.
-cdef void look_behind_pixels(
-    const Gather *g, const Block *block, const Block *next, Chunk chunk,
-    const char *source, Py_ssize_t pixel, Py_ssize_t n, Ahead *a,
-) noexcept nogil
+# n pixels of each channel from `place` on.
+cdef inline void look_at(
+    const Gather *g, const char *source, Py_ssize_t place, Py_ssize_t n, Ahead *a
+) noexcept nogil:
+    a.itemsize = g.kernels.itemsize
+    a.line = source + (place + g.taps.place[0]) * a.itemsize
+    a.end = a.line + n * a.itemsize + 64
+    a.channel_stride, a.turn = g.channel_stride, 0
 
 # Let a tile, whose steps are listed, fetch some of the lines that are left.
 cdef inline void take_lines(Ahead *a, cn_tile_t *tile) noexcept nogil:

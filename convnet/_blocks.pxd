@@ -22,8 +22,9 @@ cdef struct Gather:
     Taps taps
     # Blocks: `rows` rows of the merged (n, i) index by `cols` columns.
     Py_ssize_t rows, cols, n_row_blocks, n_col_blocks
-    # Chunks of the reduction: channels by taps, at most KC together; more where so many
-    # taps must stay together.
+    # Chunks of the reduction: channels by taps, at most max_depth together; more where
+    # so many taps must stay together.
+    Py_ssize_t max_depth
     Py_ssize_t chunk_channels, n_channel_chunks, chunk_taps, n_tap_chunks
     # The slab; `direct` reads x itself where it already looks like one.
     # Turned, its channels come last, at most so many of them: pixels of pixel_stride
@@ -52,7 +53,7 @@ cdef struct Chunk:
 # alone (never from the threads); or take the blocks of a gather at the same pixels.
 cdef void plan_gather(
     Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t max_pixels,
-    Py_ssize_t max_slab_bytes,
+    Py_ssize_t max_depth, Py_ssize_t max_slab_bytes,
 ) noexcept nogil
 cdef void plan_gather_like(
     Gather *g, const Gather *other, Py_ssize_t turned
@@ -64,8 +65,8 @@ cdef enum:
     MAX_PANELS = 24
     # Bytes of a slab: half an L2 of 1 MB, with its panel.
     SLAB_BYTES = 384 * 1024
-    # Length of the reduction that one packed panel holds. KC * NR floats are 110 KB
-    # with AVX-512: they come from L2 at a rate that the multiply-adds hide.
+    # Length of the reduction that one packed panel holds, at most. KC * NR floats are
+    # 110 KB with AVX-512: they come from L2 at a rate that the multiply-adds hide.
     KC = 576
 
 # Elements that so many pixels take in a panel: whole vectors. (Lanes are a power of

@@ -11,11 +11,11 @@ cdef Py_ssize_t FEW_PANELS = 4
 
 cdef void plan_gather(
     Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t max_pixels,
-    Py_ssize_t max_slab_bytes,
+    Py_ssize_t max_depth, Py_ssize_t max_slab_bytes,
 ) noexcept nogil:
     measure_taps(g)
     join_rows(g)
-    g.turned, g.max_slab_bytes = turned, max_slab_bytes
+    g.turned, g.max_depth, g.max_slab_bytes = turned, max_depth, max_slab_bytes
     g.direct = allow_direct and reads_only_inside(g)
     if not g.direct and not turned:
         max_pixels = min(max_pixels, max(slab_pixels(g), FEW_PANELS * g.kernels.nr))
@@ -27,7 +27,8 @@ cdef void plan_gather_like(
     Gather *g, const Gather *other, Py_ssize_t turned
 ) noexcept nogil:
     measure_taps(g)
-    g.turned, g.max_slab_bytes, g.direct = turned, other.max_slab_bytes, False
+    g.turned, g.direct = turned, False
+    g.max_depth, g.max_slab_bytes = other.max_depth, other.max_slab_bytes
     g.rows, g.cols = other.rows, other.cols
     g.n_row_blocks, g.n_col_blocks = other.n_row_blocks, other.n_col_blocks
     lay_out_slab(g)
@@ -35,7 +36,7 @@ cdef void plan_gather_like(
 
 cdef Py_ssize_t slab_pixels(const Gather *g) noexcept nogil:
     """Output pixels of which a slab holds as many channels as a panel does."""
-    cdef Py_ssize_t channels = min(g.x.C, max(KC // max(g.taps.n, 1), 1))
+    cdef Py_ssize_t channels = min(g.x.C, max(g.max_depth // max(g.taps.n, 1), 1))
     channels *= g.row_step * max(g.n_phases, 1) * g.kernels.itemsize
     return g.max_slab_bytes // max(channels, 1)
 
@@ -185,14 +186,14 @@ cdef inline double tile_vectors(
 
 
 cdef void choose_chunks(Gather *g) noexcept nogil:
-    """Cut the reduction into equal chunks of at most KC, whole channels first.
+    """Cut the reduction into equal chunks of at most max_depth, whole channels first.
 
     The channels of a turned slab are no part of the reduction.
     """
     cdef Py_ssize_t C = g.x.C, T = max(g.taps.n, 1), n, room
-    g.n_tap_chunks = 1 if g.taps.together else (T + KC - 1) // KC
+    g.n_tap_chunks = 1 if g.taps.together else (T + g.max_depth - 1) // g.max_depth
     g.chunk_taps = (T + g.n_tap_chunks - 1) // g.n_tap_chunks
-    n = g.turned or max(KC // T, 1)
+    n = g.turned or max(g.max_depth // T, 1)
     if not g.direct:
         room = g.max_slab_bytes // (g.channel_stride * g.kernels.itemsize)
         n = min(n, max(room, 1))

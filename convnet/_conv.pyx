@@ -10,10 +10,10 @@ cimport numpy as cnp
 
 import numpy as np
 
-from convnet._blocks cimport Gather
+from convnet._blocks cimport Gather, odd_lines
 from convnet._depthwise cimport is_better_by_channels, run_depthwise
 from convnet._kernels cimport (
-    Flushing, active_kernels, flush_denormals, give_back,
+    Flushing, active_kernels, flush_denormals, give_back, take_scratch,
 )
 from convnet._operands cimport (
     TAP_ARRAYS, Image, Steps, add_tap, describe_array, describe_finish, describe_rows,
@@ -26,6 +26,9 @@ cnp.import_array()
 
 # Pixels up to which the gradient of a 1x1 convolution is a product with a matrix.
 cdef Py_ssize_t MATRIX_PIXELS = 256
+# Rows and bytes of weights from which they are read in order, in short chunks.
+cdef Py_ssize_t STREAMED_ROWS = 512
+cdef Py_ssize_t STREAMED_BYTES = 512 * 1024
 
 
 def forward(
@@ -199,6 +202,7 @@ cdef int multiply_matrix(Product *p, int num_threads, list plans) except -1:
     """
     cdef Py_ssize_t memory[TAP_ARRAYS]
     cdef Image y = p.pixels.y, x = p.pixels.x
+    cdef Py_ssize_t n_channels = p.R, sums_bytes
     cdef Gather *g = &p.pixels
     g.x.data, g.x.H, g.x.W, g.x.sn = <char *> p.weight, 1, p.R, 0
     g.x.sc, g.x.sh, g.x.sw = p.channel_stride, p.R, 1
@@ -209,7 +213,24 @@ cdef int multiply_matrix(Product *p, int num_threads, list plans) except -1:
     p.R = x.H * x.W
     place_tap_arrays(&g.taps, memory, 1)
     add_tap(&g.taps, 0, 0, 0)
-    return run_product(p, num_threads, plans, None)
+    p.streamed = (
+        g.x.C >= STREAMED_ROWS
+        and g.x.C * n_channels * g.kernels.itemsize >= STREAMED_BYTES
+        and n_channels >= 2 * p.R
+    )
+    if not p.streamed or y.sw != 1 or y.sc != p.R:
+        return run_product(p, num_threads, plans, None)
+    # Chunk by chunk, sums are added where channels are neighbours, and turned at last.
+    g.y.sc, g.y.sw, p.turned = odd_lines(n_channels), 1, y.data
+    sums_bytes = p.R * g.y.sc * g.kernels.itemsize + 64
+    g.y.data = <char *> take_scratch(sums_bytes)
+    try:
+        run_product(p, num_threads, plans, None)
+    finally:
+        give_back(g.y.data)
+    if plans is not None:
+        plans[0]["scratch_bytes"] += sums_bytes
+    return 0
 
 
 cdef dict phase_taps(n_pixels, n_taps, stride, dilation, padding):
@@ -239,3 +260,4 @@ cdef void describe(
         weight.shape[0] // groups * weight.shape[1] * weight.shape[2] * weight.shape[3]
     )
     p.finish, p.phases = no_finish(), NULL
+    p.streamed, p.turned = False, NULL

@@ -97,6 +97,7 @@ def grad_weight(
             False,
             max(TURNED_CHANNELS, KC // T) if is_better_turned(&p) else 0,
             BLOCK_PANELS * g.kernels.nr,
+            KC,
             SLAB_BYTES,
         )
         require_slab(g)

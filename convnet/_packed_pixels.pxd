@@ -17,3 +17,9 @@ cdef Py_ssize_t pack_panels(
     const Product *p, const Block *block, const char *source, Operands *some,
     Py_ssize_t first,
 ) noexcept nogil
+
+# Let tiles fetch the first n pixels of the next chunk, or of the next block.
+cdef void look_behind_chunk(
+    const Product *p, const Block *block, const char *source, Operands *some,
+    Py_ssize_t n,
+) noexcept nogil

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A block's pixels as panels: see ``_packed_pixels.pxd``."""
 
-from convnet._ahead cimport look_behind_pixels
+from convnet._ahead cimport look_at, look_nowhere
 from convnet._blocks cimport (
     BLOCK_PANELS, KC, MAX_PANELS, Block, Chunk, Gather, cut_panel, padded,
 )
@@ -37,7 +37,7 @@ cdef Py_ssize_t pack_panels(
     cdef cn_segment_t *segment = block.segment
     if not p.unpacked:
         most = min(max(PIXEL_BYTES // max(some.panel_bytes, 1), 1), most)
-        if g.taps.n > 1 and some.panel_bytes > HALF_L1:
+        if p.streamed or (g.taps.n > 1 and some.panel_bytes > HALF_L1):
             most = 1
     some.n = 0
     while some.n < most and first < n_pixels:
@@ -47,12 +47,45 @@ cdef Py_ssize_t pack_panels(
         segment += some.columns[some.n].n_segments
         some.n += 1
         first += n
-    if g.direct:
-        look_behind_pixels(
-            g, block, some.next, some.chunk, source, first, some.n * g.kernels.nr,
-            &some.ahead,
-        )
+    if g.direct and not p.streamed:
+        look_behind_pixels(p, block, source, some, first)
     return first
+
+
+cdef inline void look_behind_pixels(
+    const Product *p, const Block *block, const char *source, Operands *some,
+    Py_ssize_t pixel,
+) noexcept nogil:
+    """Let tiles fetch as many pixels as they use: those from `pixel` on.
+
+    Behind a block's last ones come those of the next chunk, or of the next block.
+    """
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t place, n = some.n * g.kernels.nr
+    look_nowhere(&some.ahead)
+    if g.taps.n != 1:
+        return
+    if pixel < block.n_rows * block.n_cols:
+        place = block.row_in[pixel // block.n_cols] + pixel % block.n_cols
+        look_at(g, source, place, n, &some.ahead)
+    else:
+        look_behind_chunk(p, block, source, some, n)
+
+
+cdef void look_behind_chunk(
+    const Product *p, const Block *block, const char *source, Operands *some,
+    Py_ssize_t n,
+) noexcept nogil:
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t place
+    look_nowhere(&some.ahead)
+    if some.chunk.c + some.chunk.n_channels < g.x.C:
+        place = some.chunk.n_channels * g.channel_stride + block.row_in[0]
+    elif some.next != NULL:
+        place = some.next.row_in[0] - some.chunk.c * g.channel_stride
+    else:
+        return
+    look_at(g, source, place, n, &some.ahead)
 
 
 cdef inline void place_panel(

@@ -18,7 +18,8 @@ cdef void choose_slices(Product *p, Py_ssize_t panels) noexcept nogil:
     """How many panels of how many chunks are packed at a time."""
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t most = MAX_PACKED_BYTES
-    if g.n_row_blocks * g.n_col_blocks <= FEW_BLOCKS and g.n_tap_chunks == 1:
+    cdef Py_ssize_t few = 1 if p.streamed else FEW_BLOCKS
+    if g.n_row_blocks * g.n_col_blocks <= few and g.n_tap_chunks == 1:
         p.n_chunks, most = 1, CACHED_BYTES
     p.n_panels = min(panels, max(1, most // panel_bytes(p) // p.G))
 

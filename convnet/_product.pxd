@@ -27,6 +27,8 @@ cdef struct Product:
     Py_ssize_t G, R                 # groups; rows (output channels) of a group
     Py_ssize_t row_stride, channel_stride, group_stride
     bint unpacked                   # few rows: pixels are not packed, but read in place
+    bint streamed                   # few rows by a row of pixels larger than a cache
+    char *turned                    # what y becomes at last, pixels in rows; or NULL
     Py_ssize_t run                  # and so, by runs of so many; or 0
     Py_ssize_t n_taps               # of the weights
     const Py_ssize_t *tap

@@ -3,26 +3,24 @@
 
 from convnet._ahead cimport look_nowhere, take_lines
 from convnet._blocks cimport (
-    KC, SLAB_BYTES, Block, Gather, block_bytes, get_chunk, index_bytes, load_channels,
-    open_block, outline, padded, place_block, plan_gather, require_slab,
+    Block, Gather, block_bytes, get_chunk, load_channels, open_block, outline, padded,
+    place_block, require_slab,
 )
 from convnet._kernels cimport (
     SERIAL_WORK, Packing, cn_kernels_t, cn_segment_t, cn_tile_t, find_packing,
     give_back, keep_packing, near_task, plain_tile, run_tasks, take_scratch,
 )
 from convnet._packed_pixels cimport (
-    block_panels, pack_panels, pixel_panel_bytes, pixels_bytes,
+    look_behind_chunk, pack_panels, pixel_panel_bytes,
 )
 from convnet._packed_weights cimport (
     choose_slices, pack_weights, packed_bytes, packed_rows, panel_bytes,
 )
 from convnet._phases cimport multiply_phases, phases_bytes
-from convnet._pixel_runs cimport best_run, cut_runs, run_cycles
-from convnet._planar cimport packed_cycles
-
-# Products of so few rows, and with so many channels, read pixels in place.
-cdef Py_ssize_t UNPACKED_ROWS = 16
-cdef Py_ssize_t UNPACKED_CHANNELS = 3
+from convnet._pixel_runs cimport cut_runs
+from convnet._product_plan cimport (
+    packed_pixels_bytes, plan_pixels, plan_tasks, steps_bytes, workspace_bytes,
+)
 
 
 cdef int run_product(
@@ -36,17 +34,13 @@ cdef int run_product(
     cdef char *scratch
     if p.phases == NULL:
         p.n_taps, p.tap = g.taps.n, g.taps.w
-    p.run, p.unpacked = 0, is_better_unpacked(p)
-    if not p.unpacked and is_better_by_runs(p):
-        p.run, p.unpacked = best_run(g.y.W), True
-    name = "unpacked" if p.unpacked else "direct"
-    kept = find_packing(packings, name, g.kernels.itemsize)
-    g.taps.together = p.unpacked or p.phases != NULL
-    plan_gather(g, not p.unpacked, 0, block_panels(g) * g.kernels.nr, SLAB_BYTES)
-    require_slab(g)
     work = 2.0 * p.G * p.R * g.x.C * p.n_taps * g.y.N * g.y.H * g.y.W
     if work < SERIAL_WORK:
         num_threads = 1             # run_tasks would not share it: cut nothing up
+    plan_pixels(p, num_threads)
+    name = "unpacked" if p.unpacked else "direct"
+    kept = find_packing(packings, name, g.kernels.itemsize)
+    require_slab(g)
     p.first_panel, p.n_panels = 0, panels
     p.first_chunk, p.n_chunks = 0, g.n_channel_chunks * g.n_tap_chunks
     if packings is None:
@@ -78,31 +72,6 @@ cdef int run_product(
     return 0
 
 
-cdef bint is_better_unpacked(const Product *p) noexcept nogil:
-    """Whether so few rows use the pixels that packing them costs more than it brings.
-
-    What is read in place ends with a row of the image, where a vector may be empty, and
-    comes tap by tap: a run of a few channels costs as much as many.
-    """
-    cdef Py_ssize_t W = p.pixels.y.W, most = UNPACKED_ROWS
-    if W <= 2 * p.pixels.kernels.lanes:
-        most //= 2                  # tiles of fewer vectors keep few sums
-    return (
-        p.R <= most
-        and p.pixels.x.C >= UNPACKED_CHANNELS
-        and 2 < p.pixels.taps.n <= KC
-        and 5 * padded(p.pixels.kernels, W) <= 6 * W
-    )
-
-
-cdef bint is_better_by_runs(const Product *p) noexcept:
-    """Whether tiles of one vector of rows, by pixels where they lie, take less time."""
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t taps = g.taps.n, mr = g.kernels.mr
-    cdef double cycles = run_cycles(p.R, g.x.C, g.y.W, taps, g.kernels.lanes, mr)
-    return p.phases == NULL and cycles < packed_cycles(p.R, taps, mr)
-
-
 cdef int run_slices(
     Product *p, Py_ssize_t panels, int num_threads, double work
 ) except -1:
@@ -121,40 +90,6 @@ cdef int run_slices(
         p.first_panel += per_slice
     p.n_panels = per_slice
     return 0
-
-
-cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
-    """Share the rows of some blocks, so that all threads end at about the same time.
-
-    Parts of a block each pack its pixels, cheap beside eight panels of rows. So few
-    blocks of many rows are all shared, unless each thread has as many; else those that
-    are left over. Each result is one task's in any case: the same bits.
-    """
-    cdef Py_ssize_t n_blocks = p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
-    cdef Py_ssize_t left_over = n_blocks % num_threads
-    cdef bint few = n_blocks < (4 if left_over > 0 else 2) * num_threads
-    p.n_whole, p.n_parts = n_blocks, min(num_threads, p.n_panels)
-    if num_threads > 1 and few and p.n_panels >= 16:
-        p.n_whole = 0
-        p.n_parts = min((4 * num_threads + n_blocks - 1) // n_blocks, p.n_panels // 8)
-    elif n_blocks < 8 * num_threads:
-        p.n_whole -= left_over
-    p.n_tasks = p.n_whole + (n_blocks - p.n_whole) * p.n_parts
-
-
-cdef Py_ssize_t workspace_bytes(const Product *p) noexcept nogil:
-    """Bytes of one thread: its block and panels of packed pixels, in whole pages."""
-    cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t n = block_bytes(g) + steps_bytes(g) + phases_bytes(p)
-    return (n + packed_pixels_bytes(p) + index_bytes(g) + 4095) // 4096 * 4096
-
-
-cdef inline Py_ssize_t packed_pixels_bytes(const Product *p) noexcept nogil:
-    return 0 if p.unpacked else pixels_bytes(&p.pixels)
-
-
-cdef inline Py_ssize_t steps_bytes(const Gather *g) noexcept nogil:
-    return (max(g.taps.n, 1) * sizeof(cn_segment_t) + 63) // 64 * 64
 
 
 cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
@@ -193,7 +128,34 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         some.panel_bytes = pixel_panel_bytes(g, some.chunk.depth)
         if some.chunk.t == 0 and some.chunk.depth > 0:
             source = load_channels(g, &block, x, some.chunk.c, some.chunk.n_channels)
+        if p.streamed:
+            look_behind_chunk(p, &block, source, &some, block.n_cols)
         multiply_chunk(p, &block, source, &some)
+    if p.turned != NULL and is_last_slice(p):
+        turn_block(p, &block)
+
+
+cdef inline bint is_last_slice(const Product *p) noexcept nogil:
+    cdef const Gather *g = &p.pixels
+    return (
+        p.first_chunk + p.n_chunks == g.n_channel_chunks * g.n_tap_chunks
+        and (p.first_panel + p.n_panels) * g.kernels.mr >= p.R
+    )
+
+
+cdef void turn_block(const Product *p, const Block *block) noexcept nogil:
+    """Exchange rows and columns of a block's sums."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t first = block.first_col, itemsize = g.kernels.itemsize
+    g.kernels.turn_taps(
+        p.turned + first * p.R * itemsize,
+        g.y.data + first * itemsize,
+        block.n_cols,
+        p.R,
+        g.y.sc,
+        1,
+        0,
+    )
 
 
 cdef void multiply_chunk(

@@ -16,9 +16,9 @@ its sums back before they leave the cache.
 cimport numpy as cnp
 
 from convnet._blocks cimport (
-    ENOUGH_TASKS, SLAB_BYTES, Block, Chunk, Gather, block_bytes, cut_panel, get_chunk,
-    load_channels, odd_lines, open_block, outline, padded, place_block, plan_gather,
-    plan_gather_like, require_slab,
+    ENOUGH_TASKS, KC, SLAB_BYTES, Block, Chunk, Gather, block_bytes, cut_panel,
+    get_chunk, load_channels, odd_lines, open_block, outline, padded, place_block,
+    plan_gather, plan_gather_like, require_slab,
 )
 from convnet._kernels cimport (
     CN_MAX_POINTS, SLICE_WORK, Flushing, active_kernels, cn_filters_t, cn_panel_t,
@@ -93,7 +93,7 @@ def grad_weight(
         add_tap(&p.grad_y.taps, t // m, t % m, t)
     describe(&p.x, x, grad_y, p.C, m)
     describe(&p.grad_y, grad_y, grad_y, p.R, m)
-    plan_gather(&p.x, False, TASK_CHANNELS, MAX_TILES, 2 * SLAB_BYTES)
+    plan_gather(&p.x, False, TASK_CHANNELS, MAX_TILES, KC, 2 * SLAB_BYTES)
     plan_gather_like(&p.grad_y, &p.x, TASK_CHANNELS)
     require_slab(&p.x)
     require_slab(&p.grad_y)

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from cases import DTYPES, LAYOUTS, to_layout
+from cases import DTYPES, LAYOUTS, shape_in, to_layout
 from numpy.testing import assert_allclose, assert_array_equal
 from tolerance import tolerance
 
@@ -126,6 +126,28 @@ def test_same_bits_for_any_thread_count(call):
     expected = call(1)
     for num_threads in (2, 3, 5, 16):
         assert np.array_equal(call(num_threads), expected)
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("IC", [281, 1217])
+def test_threads_that_share_columns_compute_the_same_bits(rng, IC, dtype, layout):
+    # Few pixels for many weights, whose columns are cut up as there are threads.
+    weight = rng.standard_normal((521, IC, 1, 1)).astype(dtype)
+    grad_y = to_layout(rng.standard_normal((1, 521, 7, 9)).astype(dtype), layout)
+    shape = shape_in((1, IC, 7, 9), layout)
+    wanted = reference.conv2d_grad_input(
+        grad_y.astype(float), weight.astype(float), shape, layout=layout
+    )
+    expected = None
+    for num_threads in 1, 2, 3, 16:
+        result = convnet.conv2d_grad_input(
+            grad_y, weight, shape, layout=layout, num_threads=num_threads
+        )
+        expected = result if expected is None else expected
+        assert_array_equal(result, expected)
+    assert_allclose(expected, wanted, rtol=0, atol=tolerance(dtype, 521, 23))
 
 
 @pytest.mark.usefixtures("isa")

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""Plans of blocked products: see ``_product_plan.pxd``."""
+
+from convnet._blocks cimport (
+    KC, MAX_PANELS, SLAB_BYTES, Gather, block_bytes, index_bytes, padded, plan_gather,
+)
+from convnet._kernels cimport cn_segment_t
+from convnet._packed_pixels cimport block_panels, pixels_bytes
+from convnet._phases cimport phases_bytes
+from convnet._pixel_runs cimport best_run, run_cycles
+from convnet._planar cimport packed_cycles
+from convnet._product cimport Product
+
+# Products of so few rows, and with so many channels, read pixels in place.
+cdef Py_ssize_t UNPACKED_ROWS = 16
+cdef Py_ssize_t UNPACKED_CHANNELS = 3
+# Chunks of streamed columns: L1 holds a panel of them and some rows.
+cdef Py_ssize_t STREAMED_DEPTH = 128
+
+
+cdef void plan_pixels(Product *p, Py_ssize_t num_threads) noexcept:
+    cdef Gather *g = &p.pixels
+    p.run, p.unpacked = 0, is_better_unpacked(p)
+    if not p.unpacked and is_better_by_runs(p):
+        p.run, p.unpacked = best_run(g.y.W), True
+    g.taps.together = p.unpacked or p.phases != NULL
+    plan_gather(
+        g,
+        not p.unpacked,
+        0,
+        block_panels(g) * g.kernels.nr,
+        STREAMED_DEPTH if p.streamed else KC,
+        SLAB_BYTES,
+    )
+    if p.streamed:
+        share_columns(g, num_threads)
+
+
+cdef inline bint is_better_unpacked(const Product *p) noexcept nogil:
+    """Whether so few rows use the pixels that packing them costs more than it brings.
+
+    What is read in place ends with a row of the image, where a vector may be empty, and
+    comes tap by tap: a run of a few channels costs as much as many.
+    """
+    cdef Py_ssize_t W = p.pixels.y.W, most = UNPACKED_ROWS
+    if W <= 2 * p.pixels.kernels.lanes:
+        most //= 2                  # tiles of fewer vectors keep few sums
+    return (
+        p.R <= most
+        and p.pixels.x.C >= UNPACKED_CHANNELS
+        and 2 < p.pixels.taps.n <= KC
+        and 5 * padded(p.pixels.kernels, W) <= 6 * W
+    )
+
+
+cdef inline bint is_better_by_runs(const Product *p) noexcept:
+    """Whether tiles of one vector of rows, by pixels where they lie, take less time."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t taps = g.taps.n, mr = g.kernels.mr
+    cdef double cycles = run_cycles(p.R, g.x.C, g.y.W, taps, g.kernels.lanes, mr)
+    return p.phases == NULL and cycles < packed_cycles(p.R, taps, mr)
+
+
+cdef inline void share_columns(Gather *g, Py_ssize_t num_threads) noexcept nogil:
+    """Blocks of a streamed row: long runs of memory, some for each thread.
+
+    No sum depends on the columns beside it, so threads may decide.
+    """
+    cdef Py_ssize_t most = MAX_PANELS * g.kernels.nr, n
+    n = (g.y.W + most - 1) // most
+    n = (n + num_threads - 1) // num_threads * num_threads
+    g.cols = padded(g.kernels, (g.y.W + n - 1) // n)
+    g.n_col_blocks = (g.y.W + g.cols - 1) // g.cols
+
+
+cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
+    """Share the rows of some blocks, so that all threads end at about the same time.
+
+    Parts of a block each pack its pixels, cheap beside eight panels of rows. So few
+    blocks of many rows are all shared, unless each thread has as many; else those that
+    are left over. Each result is one task's in any case: the same bits.
+    """
+    cdef Py_ssize_t n_blocks = p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
+    cdef Py_ssize_t left_over = n_blocks % num_threads
+    cdef bint few = n_blocks < (4 if left_over > 0 else 2) * num_threads
+    p.n_whole, p.n_parts = n_blocks, min(num_threads, p.n_panels)
+    if p.streamed:
+        pass                        # a part of the columns for each thread
+    elif num_threads > 1 and few and p.n_panels >= 16:
+        p.n_whole = 0
+        p.n_parts = min((4 * num_threads + n_blocks - 1) // n_blocks, p.n_panels // 8)
+    elif n_blocks < 8 * num_threads:
+        p.n_whole -= left_over
+    p.n_tasks = p.n_whole + (n_blocks - p.n_whole) * p.n_parts
+
+
+cdef Py_ssize_t workspace_bytes(const Product *p) noexcept nogil:
+    """Bytes of one thread: its block and panels of packed pixels, in whole pages."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t n = block_bytes(g) + steps_bytes(g) + phases_bytes(p)
+    return (n + packed_pixels_bytes(p) + index_bytes(g) + 4095) // 4096 * 4096
+
+
+cdef Py_ssize_t packed_pixels_bytes(const Product *p) noexcept nogil:
+    return 0 if p.unpacked else pixels_bytes(&p.pixels)
+
+
+cdef Py_ssize_t steps_bytes(const Gather *g) noexcept nogil:
+    return (max(g.taps.n, 1) * sizeof(cn_segment_t) + 63) // 64 * 64
