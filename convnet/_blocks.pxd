@@ -27,8 +27,8 @@ cdef struct Gather:
     Py_ssize_t max_depth
     Py_ssize_t chunk_channels, n_channel_chunks, chunk_taps, n_tap_chunks
     # The slab; `direct` reads x itself where it already looks like one.
-    # Turned, its channels come last, at most so many of them: pixels of pixel_stride
-    # elements; else of one.
+    # Pixels are pixel_stride elements apart: one, or those of a turned slab, whose
+    # channels come last, at most so many of them; or x's own columns are stepped over.
     bint direct, banded, too_large
     Py_ssize_t turned, pixel_stride, max_slab_bytes
     Py_ssize_t dh_min, dw_min, span_h, span_w, row_step, n_phases, n_cols, row_pitch

@@ -56,10 +56,10 @@ cdef void lay_out_slab(Gather *g) noexcept nogil:
     if g.too_large:
         g.max_slab_rows = g.row_pitch = 1
     g.channel_stride = odd_lines(g.max_slab_rows * g.row_pitch)
-    if g.direct:
-        g.channel_stride = g.x.sc
-    choose_chunks(g)
     g.pixel_stride = 1
+    if g.direct:
+        g.channel_stride, g.pixel_stride = g.x.sc, g.step_w
+    choose_chunks(g)
     if g.turned:
         # Whole vectors, and no multiple of 512 bytes.
         g.pixel_stride = (g.chunk_channels + g.kernels.lanes - 1) // g.kernels.lanes
@@ -132,10 +132,13 @@ cdef inline bint begins_row(const Gather *g, Py_ssize_t t) noexcept nogil:
 
 
 cdef bint reads_only_inside(const Gather *g) noexcept nogil:
-    """Whether x can serve as the slab: unit stride, and no tap reads padding."""
+    """Whether x can serve as the slab: no tap reads padding, columns are neighbours.
+
+    Of a single tap, every other column will do.
+    """
     return (
         g.x.sw == 1
-        and g.step_w == 1
+        and (g.step_w == 1 or (g.step_w == 2 and g.taps.n == 1))
         and g.dh_min >= 0
         and g.dw_min >= 0
         and (g.y.H - 1) * g.step_h + g.dh_min + g.span_h <= g.x.H
@@ -278,7 +281,8 @@ cdef void open_block(const Gather *g, Block *block, Py_ssize_t index) noexcept n
         n, i = (first_row + r) // g.y.H, (first_row + r) % g.y.H
         block.row_out[r] = n * g.y.sn + i * g.y.sh + block.first_col * g.y.sw
         if g.direct:
-            block.row_in[r] = n * g.x.sn + i * g.step_h * g.x.sh + block.first_col
+            block.row_in[r] = n * g.x.sn + i * g.step_h * g.x.sh
+            block.row_in[r] += block.first_col * g.step_w
         elif g.banded:
             add_to_bands(g, block, r, n, i)
         else:
@@ -354,7 +358,8 @@ cdef void cut_panel(
     panel.joined = True
     while left > 0:
         length = min(left, block.n_cols - col)
-        in_ = (block.row_in[r] + col) * g.pixel_stride
+        in_ = block.row_in[r] * (1 if g.direct else g.pixel_stride)
+        in_ += col * g.pixel_stride
         out = block.row_out[r] + col * g.y.sw
         follows = left == n or last.out + last.len * g.y.sw == out
         panel.joined = panel.joined and follows
@@ -367,7 +372,7 @@ cdef void cut_panel(
         r, col = r + 1, 0
     panel.segment = segment
     panel.n_segments = last - segment + 1
-    panel.n_pixels = n
+    panel.n_pixels, panel.step = n, g.pixel_stride
     panel.readable = not g.direct
 
 

@@ -24,7 +24,7 @@ cdef extern from "convnet.h" nogil:
 
     ctypedef struct cn_panel_t:
         const cn_segment_t *segment
-        Py_ssize_t n_segments, n_pixels
+        Py_ssize_t n_segments, n_pixels, step
         int readable, joined
 
     ctypedef struct cn_row_t:

@@ -63,7 +63,7 @@ cdef inline void look_behind_pixels(
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t place, n = some.n * g.kernels.nr
     look_nowhere(&some.ahead)
-    if g.taps.n != 1:
+    if g.taps.n != 1 or g.pixel_stride != 1:
         return
     if pixel < block.n_rows * block.n_cols:
         place = block.row_in[pixel // block.n_cols] + pixel % block.n_cols
@@ -114,6 +114,7 @@ cdef inline bint is_packed_by_tile(
     cdef const Gather *g = &p.pixels
     return (
         g.taps.n == 1
+        and g.pixel_stride == 1
         and p.phases == NULL
         and p.R >= g.kernels.mr
         and panel.n_segments == 1
@@ -144,7 +145,7 @@ cdef inline void pack_pixels(
     cdef cn_depth_t depth
     depth.n_channels, depth.channel_stride = some.chunk.n_channels, g.channel_stride
     depth.n_taps, depth.tap = some.chunk.n_taps, g.taps.place + some.chunk.t
-    depth.ahead = g.kernels.nr if g.direct else 0
+    depth.ahead = g.kernels.nr if g.direct and g.pixel_stride == 1 else 0
     if g.direct:
         some.columns[some.n].readable = is_readable(g, panel, some.chunk, source)
     if p.phases == NULL:
@@ -171,10 +172,11 @@ cdef inline bint is_readable(
     if g.x.sh < 0:
         return False
     for s in range(1, panel.n_segments):
-        if panel.segment[s].in_ < last.in_ + last.len:
+        if panel.segment[s].in_ < last.in_ + last.len * panel.step:
             return False
         last = panel.segment + s
-    end = last.in_ + last.len + padded(g.kernels, panel.n_pixels) - panel.n_pixels
+    end = last.len + padded(g.kernels, panel.n_pixels) - panel.n_pixels
+    end = last.in_ + end * panel.step
     end += (g.dh_min + g.span_h - 1) * g.x.sh + g.dw_min + g.span_w - 1
     end += max(0, (chunk.n_channels - 1) * g.channel_stride)
     return source + end * g.kernels.itemsize <= <const char *> g.x_row.end

@@ -23,19 +23,20 @@ typedef struct {
 } cn_depth_t;
 
 /* A run of neighbouring output pixels: `len` pixels that start at offset `in` of the
- * gathered operand (unit stride) and at offset `out` of the result. */
+ * gathered operand and at offset `out` of the result. */
 typedef struct {
     ptrdiff_t len, in, out;
 } cn_segment_t;
 
 /* Up to NR output pixels, cut into segments; together they fill one GEMM panel.
- * `readable` says that a whole vector may be read from any pixel of the operand;
- * `joined` that every segment's `out` continues the one before, at any column stride.
+ * `step` is how far apart neighbours lie in the operand, `readable` says that as many
+ * of them as a vector has lanes may be read from any pixel on; `joined` that every
+ * segment's `out` continues the one before, at any column stride.
  */
 typedef struct {
     const cn_segment_t *segment;
     ptrdiff_t n_segments;
-    ptrdiff_t n_pixels;
+    ptrdiff_t n_pixels, step;
     int readable, joined;
 } cn_panel_t;
 

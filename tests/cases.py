@@ -14,6 +14,8 @@ CONV = {
     "kernel beyond image": ((2, 3, 3, 2), (5, 3, 5, 7), {"padding": (1, 3)}),
     "one pixel": ((3, 5, 7, 11), (2, 5, 1, 1), {}),
     "one pixel, one image": ((1, 131, 7, 11), (67, 131, 1, 1), {}),
+    "one pixel, every other column": ((3, 19, 8, 5), (9, 19, 1, 1), {"stride": (1, 2)}),
+    "one pixel, every other": ((2, 17, 13, 75), (11, 17, 1, 1), {"stride": (3, 2)}),
     # Gradients for whose weights there are few pixels: chunk by chunk, in order.
     "one pixel, many weights": ((1, 281, 5, 7), (521, 281, 1, 1), {}),
     "one pixel, many channels": ((3, 86, 13, 11), (38, 43, 1, 1), {"groups": 2}),

@@ -252,3 +252,19 @@ def test_columns_of_one_phase_and_many_columns(rng, IC, OC, IW, K, stride, paddi
     spaced[...] = x
     again = conv2d_grad_weight(y, spaced, weight.shape, stride, padding)
     assert (again == grad).all()
+
+
+@pytest.mark.parametrize("IW", [4, 9, 61])
+@pytest.mark.parametrize("turn", [1, -1])
+@every_dtype
+def test_every_other_column_reads_nothing_beside_the_image(rng, IW, turn, dtype):
+    # An image at the end of its memory, another whose rows go on, one upside down.
+    weight = rng.standard_normal((11, 7, 1, 1)).astype(dtype)
+    wide = np.full((2, 7, 10, IW + 3), np.nan, dtype)
+    image = wide[:, :, ::turn, 2:-1]
+    image[...] = rng.standard_normal(image.shape)
+    alone = np.full(image.size + 5, np.nan, dtype)[5:].reshape(image.shape)
+    alone[...] = image
+    exact = reference.conv2d(*doubles(image, weight), None, 2)
+    for x in image, alone:
+        assert_close(conv2d(x, weight, None, 2), exact, 7)
