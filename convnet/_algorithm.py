@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from convnet import _kernels, _pixel_runs, _planar, _planar_weight
+from convnet import _estimates, _kernels
 from convnet._geometry import Window
 from convnet._operands import Steps
 
@@ -172,25 +172,25 @@ def by_phases(product: Product, step: int, kind: str) -> Product:
 
 
 def _fits_planes(product: Product, window: Window) -> bool:
-    return _planar.fits(product.channels, product.width, Steps(*window[:4]))
+    return _estimates.fits(product.channels, product.width, Steps(*window[:4]))
 
 
 def _direct_cycles(product: Product, window: Window, prepared: bool) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
     taps = math.prod(window.kernel)
-    packed = _planar.packed_cycles(R, taps, mr)
+    packed = _estimates.packed_cycles(R, taps, mr)
     # Few rows multiply pixels where they lie, if rows of the image fill vectors.
     few = R <= 4 and C >= _THIN and taps > 9
     if few and 5 * -(-W // lanes) * lanes <= 6 * W:
         packed = min(packed, 1 + _UNPACKED * 2 ** (R - 1).bit_length())
-    by_runs = _RUNS * _pixel_runs.run_cycles(R, C, W, taps, lanes, mr)
+    by_runs = _RUNS * _estimates.run_cycles(R, C, W, taps, lanes, mr)
     cycles = -(-N * H * W // lanes) * min(packed, by_runs)
     if not prepared:
         cycles += -(-R // mr) * mr * _PACKING
     if _fits_planes(product, window):
-        planar = _PLANAR * N * H * W / lanes * _planar.planar_cycles(R, W, taps, lanes)
-        cycles = min(cycles, planar)
+        planar = _PLANAR * _estimates.planar_cycles(R, W, taps, lanes)
+        cycles = min(cycles, N * H * W / lanes * planar)
     return G * C * taps * cycles
 
 
@@ -237,7 +237,7 @@ def _direct_gradient_cycles(product: Product, window: Window) -> float:
     sums = pixels / 2 / lanes / _GRADIENT_RATES[0] + _STORING
     cycles = columns * (rows * sums + pixels * _TURNING)
     if _fits_planes(product, window):
-        planar = _planar_weight.planar_cycles(R, C, W, taps, lanes)
+        planar = _estimates.planar_weight_cycles(R, C, W, taps, lanes)
         cycles = min(cycles, pixels / lanes * planar)
     return G * cycles
 

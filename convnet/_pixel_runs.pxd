@@ -5,13 +5,10 @@
 from convnet._blocks cimport Block, Gather
 from convnet._kernels cimport cn_panel_t, cn_segment_t
 
-# The length of runs that leaves least of rows of W pixels; and the cycles of a product
-# by them, per vector of pixels, channel and tap: infinite where there is none.
+# The length of runs that leaves least of rows of W pixels; and how many pixels whole
+# runs of some length have there.
 cdef Py_ssize_t best_run(Py_ssize_t W) noexcept nogil
-cpdef double run_cycles(
-    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes,
-    Py_ssize_t mr,
-)
+cdef Py_ssize_t run_pixels(Py_ssize_t W, Py_ssize_t length) noexcept nogil
 
 # Cut runs of at most `length` pixels, as many as a tile has, from a block's pixels;
 # return the first pixel that is left.

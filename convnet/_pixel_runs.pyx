@@ -1,19 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Runs of pixels that few rows read where they lie: see ``_pixel_runs.pxd``."""
 
-from convnet._blocks cimport KC, Block, Gather
+from convnet._blocks cimport Block, Gather
 from convnet._kernels cimport cn_panel_t, cn_segment_t
 
 cdef enum:
     SHORT_RUN = 4
     LONG_RUN = 8
-    RUN_SUMS = 28                   # pixels of a tile, whose sums are in registers,
-    MANY_ROWS = 8                   # of which ISAs with so tall panels have enough
-    MOST_VECTORS = 2                # of rows: more of them make up for packing
-
-# Cycles of a vector of rows: for each pixel, to begin a tap, and to store the sums of a
-# vector of pixels.
-cdef double SUMMING = 0.7, BEGINNING = 5.0, STORING = 150.0
+    RUN_SUMS = 28                   # pixels of a tile, whose sums are in registers
 
 
 cdef Py_ssize_t best_run(Py_ssize_t W) noexcept nogil:
@@ -25,23 +19,8 @@ cdef Py_ssize_t best_run(Py_ssize_t W) noexcept nogil:
     return best
 
 
-cdef inline Py_ssize_t run_pixels(Py_ssize_t W, Py_ssize_t length) noexcept nogil:
-    """Pixels of whole runs that a row needs."""
+cdef Py_ssize_t run_pixels(Py_ssize_t W, Py_ssize_t length) noexcept nogil:
     return (W + length - 1) // length * length
-
-
-cpdef double run_cycles(
-    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes,
-    Py_ssize_t mr,
-):
-    cdef Py_ssize_t vectors = (R + lanes - 1) // lanes
-    cdef double pixels
-    if mr < MANY_ROWS or C * W == 0 or not 2 < taps <= KC:
-        return float("inf")
-    if R <= mr or vectors > MOST_VECTORS:
-        return float("inf")
-    pixels = lanes * run_pixels(W, best_run(W)) / <double> W
-    return vectors * (pixels * SUMMING + BEGINNING / C + STORING / (C * taps))
 
 
 cdef Py_ssize_t cut_runs(

@@ -5,9 +5,6 @@
 from convnet._operands cimport Steps
 from convnet._product cimport Product
 
-# Cycles of a packed product, per vector of pixels, channel and tap.
-cpdef double packed_cycles(Py_ssize_t R, Py_ssize_t taps, Py_ssize_t mr)
-
 # Whether a described product is better summed plane by plane than packed and
 # multiplied.
 cdef bint is_better_planar(const Product *p, Steps steps) noexcept

@@ -8,6 +8,7 @@ taps over it, one row of the product (an output channel) at a time.
 from libc.string cimport memset
 
 from convnet._blocks cimport padded
+from convnet._estimates cimport packed_cycles, planar_cycles
 from convnet._kernels cimport (
     cn_kernels_t, cn_planar_t, give_back, run_tasks, take_scratch,
 )
@@ -22,30 +23,6 @@ from convnet._product cimport Product
 
 # Operations of a task, unless its block has more: some microseconds.
 cdef double TASK_WORK = 4e5
-# Cycles of a vector: for each row of the product and tap, and to copy it to the slab;
-# those of packed products, for each row that panels have and tap, and to pack the
-# vector (a single tap is packed by the tile, for nearly nothing).
-cdef double SUMMING = 1.0, COPYING = 4.0
-cdef double MULTIPLYING = 0.68, PACKING = 5.0, PACKING_ONE = 1.0
-
-
-cpdef double planar_cycles(
-    Py_ssize_t R, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
-):
-    """Cycles per vector of pixels, channel and tap; rows have W pixels."""
-    cdef double vectors = (W + lanes - 1) // lanes * lanes / <double> W
-    return vectors * (R * SUMMING + COPYING / taps)
-
-
-cpdef double packed_cycles(Py_ssize_t R, Py_ssize_t taps, Py_ssize_t mr):
-    """The same of a packed product."""
-    cdef double packing = PACKING if taps > 1 else PACKING_ONE
-    return (R + mr - 1) // mr * mr * MULTIPLYING + packing
-
-
-cpdef bint fits(Py_ssize_t C, Py_ssize_t W, Steps steps) noexcept:
-    """Whether C channels at rows of W pixels can go plane by plane."""
-    return fits_planes(C, W, steps)
 
 
 cdef bint is_better_planar(const Product *p, Steps steps) noexcept:

@@ -7,6 +7,7 @@ sums are added in order.
 """
 
 from convnet._blocks cimport ENOUGH_TASKS, Gather, padded
+from convnet._estimates cimport packed_weight_cycles, planar_weight_cycles
 from convnet._kernels cimport cn_kernels_t, give_back, run_tasks, take_scratch
 from convnet._operands cimport Image, Steps, add_parts
 from convnet._planar_weight_sums cimport CHAIN, PlanarWeight, weight_task
@@ -18,31 +19,18 @@ from convnet._planes cimport (
 # Operations of a task, and bytes of its sums.
 cdef double TASK_WORK = 1e6
 cdef Py_ssize_t SUMS_BYTES = 24 * 1024
-# Cycles for a vector of grad_y: for each tap and row; to copy x, for each channel; and
-# of a packed product, for each column: a row that panels have, and packing.
-cdef double SUMMING = 1.3, COPYING = 5.0, MULTIPLYING = 0.6, PACKING = 6.0
-
-
-cpdef double planar_cycles(
-    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
-):
-    """Cycles per vector of pixels of R x C channels; rows have W pixels."""
-    cdef double vectors = (W + lanes - 1) // lanes * lanes / <double> W
-    return vectors * C * (SUMMING * R * taps + COPYING)
 
 
 cdef bint is_weight_planar(
     const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Steps steps
 ) noexcept:
     cdef const cn_kernels_t *kernels = x.kernels
-    cdef double rows = (R + kernels.mr - 1) // kernels.mr * kernels.mr
     cdef Py_ssize_t taps = steps.KH * steps.KW
-    cdef double columns = padded(kernels, C * taps)
-    cdef double planar = planar_cycles(R, C, grad_y.W, taps, kernels.lanes)
-    return (
-        planar < columns * (rows * MULTIPLYING + PACKING)
-        and fits_planes(C, grad_y.W, steps)
+    cdef double planar = planar_weight_cycles(R, C, grad_y.W, taps, kernels.lanes)
+    cdef double packed = packed_weight_cycles(
+        R, padded(kernels, C * taps), kernels.mr
     )
+    return planar < packed and fits_planes(C, grad_y.W, steps)
 
 
 cdef int run_planar_weight(

@@ -4,11 +4,11 @@
 from convnet._blocks cimport (
     KC, MAX_PANELS, SLAB_BYTES, Gather, block_bytes, index_bytes, padded, plan_gather,
 )
+from convnet._estimates cimport packed_cycles, run_cycles
 from convnet._kernels cimport cn_segment_t
 from convnet._packed_pixels cimport block_panels, pixels_bytes
 from convnet._phases cimport phases_bytes
-from convnet._pixel_runs cimport best_run, run_cycles
-from convnet._planar cimport packed_cycles
+from convnet._pixel_runs cimport best_run
 from convnet._product cimport Product
 
 # Products of so few rows, and with so many channels, read pixels in place.

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: MIT
+#
+# What direct convolutions of few channels take, by the ways that they can go: for the
+# drivers, and for the model that compares algorithms. Cycles are those of a vector of
+# pixels: of convolutions for each channel and tap, of gradients of weights for all.
+
+cpdef double planar_cycles(
+    Py_ssize_t R, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
+)
+cpdef double packed_cycles(Py_ssize_t R, Py_ssize_t taps, Py_ssize_t mr)
+cpdef double run_cycles(
+    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes,
+    Py_ssize_t mr,
+)
+cpdef double planar_weight_cycles(
+    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
+)
+cdef double packed_weight_cycles(Py_ssize_t R, Py_ssize_t columns, Py_ssize_t mr)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Estimates of direct convolutions of few channels: see ``_estimates.pxd``."""
+
+from convnet._blocks cimport KC
+from convnet._operands cimport Steps
+from convnet._pixel_runs cimport best_run, run_pixels
+from convnet._planes cimport fits_planes
+
+# Plane by plane: for each row of the product and tap, and to copy a vector to the slab.
+cdef double SUMMING = 1.0, COPYING = 4.0
+# Packed: for each row that panels have and tap, and to pack the vector (a single tap is
+# packed by the tile, for nearly nothing).
+cdef double MULTIPLYING = 0.68, PACKING = 5.0, PACKING_ONE = 1.0
+# By runs, a vector of rows: for each pixel, to begin a tap, and to store the sums of a
+# vector of pixels. ISAs with so tall panels have registers enough, and more vectors of
+# rows make up for packing.
+cdef double RUN_SUMMING = 0.7, BEGINNING = 5.0, STORING = 150.0
+cdef enum:
+    MANY_ROWS = 8
+    MOST_VECTORS = 2
+# Gradients of weights, for a vector of grad_y: for each tap and row; to copy x, for
+# each channel; and of a packed product, for each column: a row that panels have, and
+# packing.
+cdef double WEIGHT_SUMMING = 1.3, WEIGHT_COPYING = 5.0
+cdef double WEIGHT_MULTIPLYING = 0.6, WEIGHT_PACKING = 6.0
+
+
+cpdef bint fits(Py_ssize_t C, Py_ssize_t W, Steps steps) noexcept:
+    """Whether C channels at rows of W pixels can go plane by plane."""
+    return fits_planes(C, W, steps)
+
+
+cpdef double planar_cycles(
+    Py_ssize_t R, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
+):
+    """Cycles plane by plane; rows have W pixels."""
+    return full_vectors(W, lanes) * (R * SUMMING + COPYING / taps)
+
+
+cpdef double packed_cycles(Py_ssize_t R, Py_ssize_t taps, Py_ssize_t mr):
+    """Cycles of a packed product."""
+    cdef double packing = PACKING if taps > 1 else PACKING_ONE
+    return (R + mr - 1) // mr * mr * MULTIPLYING + packing
+
+
+cpdef double run_cycles(
+    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes,
+    Py_ssize_t mr,
+):
+    """Cycles by runs of pixels; infinite where there is no such product."""
+    cdef Py_ssize_t vectors = (R + lanes - 1) // lanes
+    cdef double pixels
+    if mr < MANY_ROWS or C * W == 0 or not 2 < taps <= KC:
+        return float("inf")
+    if R <= mr or vectors > MOST_VECTORS:
+        return float("inf")
+    pixels = lanes * run_pixels(W, best_run(W)) / <double> W
+    return vectors * (pixels * RUN_SUMMING + BEGINNING / C + STORING / (C * taps))
+
+
+cpdef double planar_weight_cycles(
+    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
+):
+    """Cycles of the gradient of R x C weights, plane by plane; rows have W pixels."""
+    return full_vectors(W, lanes) * C * (WEIGHT_SUMMING * R * taps + WEIGHT_COPYING)
+
+
+cdef double packed_weight_cycles(Py_ssize_t R, Py_ssize_t columns, Py_ssize_t mr):
+    cdef Py_ssize_t rows = (R + mr - 1) // mr * mr
+    return columns * (rows * WEIGHT_MULTIPLYING + WEIGHT_PACKING)
+
+
+cdef inline double full_vectors(Py_ssize_t W, Py_ssize_t lanes) noexcept nogil:
+    """Lanes that rows of W pixels take, for each pixel."""
+    return (W + lanes - 1) // lanes * lanes / <double> W
