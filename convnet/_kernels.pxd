@@ -121,6 +121,7 @@ cdef extern from "convnet.h" nogil:
     ctypedef struct cn_pool_t:
         Py_ssize_t n_planes
         Py_ssize_t IH, IW, x_row_stride, x_col_stride, x_channel_stride
+        Py_ssize_t y_channel_stride, index_channel_stride
         Py_ssize_t OH, OW, y_row_stride, y_col_stride
         Py_ssize_t index_row_stride, index_col_stride
         Py_ssize_t KH, KW, SH, SW, PT, PL, PB, PR, DH, DW

@@ -113,6 +113,8 @@ cdef bint run(
     p.n_rows = p.x.image.N * p.groups * p.plane_rows
     if p.turned:
         least = max(least, p.block_rows)        # or a block is turned several times
+    elif p.window.y_channel_stride != 1:
+        least = p.plane_rows
     p.task_rows = max(least, <Py_ssize_t> min(TASK_WORK * p.n_rows / work, 1e9))
     if p.task_rows > p.plane_rows:      # whole planes
         p.task_rows -= p.task_rows % p.plane_rows

@@ -13,6 +13,8 @@ from convnet._turning cimport are_even, join_images, next_plane
 
 cdef enum:
     SINGLE_PIXELS = 256             # planes of one window each that go together
+    PLANES_TOGETHER = 8             # small ones, of so many pixels
+    SMALL_PLANE = 1024
     SLAB_BYTES = 128 * 1024         # of turned planes; at most, where a row needs more:
     MOST_SLAB_BYTES = 1024 * 1024
 
@@ -24,6 +26,7 @@ cdef void group_planes(Pooling *p) noexcept nogil:
     cdef Py_ssize_t lanes = p.kernels.lanes
     p.turned, p.n_channels, p.workspace_bytes = False, 1, 0
     p.window.x_channel_stride = p.x.image.sc
+    p.window.y_channel_stride = p.window.index_channel_stride = 1
     if follow_each_other(p):
         join_planes(p)
     elif p.x.image.sc == p.y.image.sc == p.index.image.sc == 1 and p.x.image.C >= lanes:
@@ -37,7 +40,27 @@ cdef void group_planes(Pooling *p) noexcept nogil:
         if p.scatters and p.window.OH * p.window.OW == 1:
             if p.y.image.sc == p.index.image.sc == 1:
                 p.n_channels = min(p.x.image.C, SINGLE_PIXELS)
+        elif p.scatters and are_small(p):
+            p.n_channels = min(p.x.image.C, PLANES_TOGETHER)
+            p.window.y_channel_stride = p.y.image.sc
+            p.window.index_channel_stride = p.index.image.sc
     p.groups = (p.x.image.C + p.n_channels - 1) // p.n_channels
+
+
+cdef bint are_small(const Pooling *p) noexcept nogil:
+    """Whether several whole planes give in turns what their windows have.
+
+    Windows that overlap often name the same pixel.
+    """
+    cdef const cn_pool_t *w = &p.window
+    return (
+        w.IH * w.IW <= SMALL_PLANE
+        and ((w.KH - 1) * w.DH >= w.SH or (w.KW - 1) * w.DW >= w.SW)
+        and w.x_col_stride == w.y_col_stride == w.index_col_stride == 1
+        and p.y.image.sc != 1
+        and p.index.image.sc != 1
+        and not p.kernels.counts_windows(w, 1)
+    )
 
 
 cdef bint follow_each_other(const Pooling *p) noexcept nogil:

@@ -199,6 +199,7 @@ typedef struct {
     ptrdiff_t n_planes;
     ptrdiff_t IH, IW, x_row_stride, x_col_stride, x_channel_stride;
     ptrdiff_t OH, OW, y_row_stride, y_col_stride;
+    ptrdiff_t y_channel_stride, index_channel_stride; /* 1: side by side */
     ptrdiff_t index_row_stride, index_col_stride;
     ptrdiff_t KH, KW, SH, SW, PT, PL, PB, PR, DH, DW;
     ptrdiff_t divisor; /* averages: 0 = count the window's elements */

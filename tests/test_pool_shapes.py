@@ -167,6 +167,31 @@ def test_views_and_gaps(rng, dtype, window, axes):
     check(avg_pool2d_grad, gx, grads, x.shape, window, **options)
 
 
+@every_dtype
+@pytest.mark.parametrize("planes", [5, 21])
+@pytest.mark.parametrize("gaps", [(0, 0), (3, 0), (0, 2), (1, 4)])
+def test_small_planes_whose_rows_lie_apart(rng, dtype, planes, gaps):
+    # Each of eight planes in turn, and those that are left; upside down.
+    x = rng.integers(-9, 10, (2, planes, 11, 7)).astype(dtype)
+    window = {"kernel_size": (4, 3), "stride": (2, 1), "padding": (1, 1)}
+    y, indices = reference.max_pool2d(x, **window, return_indices=True)
+    gy = rng.integers(-9, 10, y.shape).astype(dtype)
+    views = []
+    for array, gap in zip((gy, indices), gaps, strict=True):
+        wide = np.full((*y.shape[:3], y.shape[3] + gap), 99, array.dtype)
+        view = wide[:, ::-1, ::-1, gap // 2 : gap // 2 + y.shape[3]]
+        view[...] = array
+        views.append(view)
+    for num_threads in 1, 3:
+        gx = max_pool2d_grad(*views, x.shape, **window, num_threads=num_threads)
+        assert_array_equal(
+            gx, reference.max_pool2d_grad(gy, indices, x.shape, **window)
+        )
+    views[1][1, planes - 1, 2, 3] = 0
+    with pytest.raises(ValueError, match="indices must lie in their windows"):
+        max_pool2d_grad(*views, x.shape, **window)
+
+
 @every_layout
 @pytest.mark.parametrize("channels", [1, 3, 16, 37])
 @pytest.mark.parametrize("kernel", [(2, 3), (7, 6)])
