@@ -23,3 +23,9 @@ cdef void look_behind_chunk(
     const Product *p, const Block *block, const char *source, Operands *some,
     Py_ssize_t n,
 ) noexcept nogil
+
+# Let tiles fetch the rows that the next slab is filled from, a channel each: of the
+# group's image x, whose rows follow each other.
+cdef void look_behind_slab(
+    const Product *p, const Block *block, const char *x, Operands *some
+) noexcept nogil

@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: MIT
 """A block's pixels as panels: see ``_packed_pixels.pxd``."""
 
-from convnet._ahead cimport look_at, look_nowhere
+from convnet._ahead cimport look_at, look_at_runs, look_nowhere
 from convnet._blocks cimport (
     BLOCK_PANELS, KC, MAX_PANELS, Block, Chunk, Gather, cut_panel, padded,
 )
-from convnet._kernels cimport cn_depth_t, cn_panel_t, cn_segment_t
+from convnet._kernels cimport CN_NO_ROW, cn_depth_t, cn_panel_t, cn_segment_t
 from convnet._product cimport Operands, Product
 
 # Panels of pixels that are packed together fill so much of L2. One of many taps that
 # fills half of L1 stays there alone.
 cdef Py_ssize_t PIXEL_BYTES = 192 * 1024
 cdef Py_ssize_t HALF_L1 = 24 * 1024
+# An image that L2 does not hold, and elements that a tile may fetch of it.
+cdef Py_ssize_t LARGE_IMAGE = 1024 * 1024, LONG_RUN = 4096
 
 
 cdef Py_ssize_t pixel_panel_bytes(const Gather *g, Py_ssize_t depth) noexcept nogil:
@@ -86,6 +88,34 @@ cdef void look_behind_chunk(
     else:
         return
     look_at(g, source, place, n, &some.ahead)
+
+
+cdef void look_behind_slab(
+    const Product *p, const Block *block, const char *x, Operands *some
+) noexcept nogil:
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t c = some.chunk.c + some.chunk.n_channels, first = 0, last, n
+    cdef bint small = g.x.C * g.x.H * g.x.W * g.kernels.itemsize < LARGE_IMAGE
+    look_nowhere(&some.ahead)
+    if c >= g.x.C:
+        c, block = 0, some.next
+    if block == NULL or small or g.taps.n == 1 or p.phases != NULL:
+        return
+    if g.x.sw != 1 or g.x.sh != g.x.W:
+        return
+    last = block.n_slab_rows - 1
+    while first < last and block.slab_row[first] == CN_NO_ROW:
+        first += 1
+    while first < last and block.slab_row[last] == CN_NO_ROW:
+        last -= 1
+    if block.slab_row[first] == CN_NO_ROW:
+        return
+    n = block.slab_row[last] - block.slab_row[first] + g.x.W
+    if n <= LONG_RUN:
+        look_at_runs(
+            g, x, c * g.x.sc + block.slab_row[first], n,
+            min(g.chunk_channels, g.x.C - c), &some.ahead,
+        )
 
 
 cdef inline void place_panel(

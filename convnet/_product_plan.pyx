@@ -14,22 +14,28 @@ from convnet._product cimport Product
 # Products of so few rows, and with so many channels, read pixels in place.
 cdef Py_ssize_t UNPACKED_ROWS = 16
 cdef Py_ssize_t UNPACKED_CHANNELS = 3
-# Chunks of streamed columns: L1 holds a panel of them and some rows.
-cdef Py_ssize_t STREAMED_DEPTH = 128
+# Chunks of streamed columns: L1 holds a panel of them and some rows. Chunks of phases:
+# each more reads and writes four times the pixels that a plain product does.
+cdef Py_ssize_t STREAMED_DEPTH = 128, PHASES_DEPTH = 2 * KC
 
 
 cdef void plan_pixels(Product *p, Py_ssize_t num_threads) noexcept:
     cdef Gather *g = &p.pixels
+    cdef Py_ssize_t max_depth = KC
     p.run, p.unpacked = 0, is_better_unpacked(p)
     if not p.unpacked and is_better_by_runs(p):
         p.run, p.unpacked = best_run(g.y.W), True
+    if p.streamed:
+        max_depth = STREAMED_DEPTH
+    elif p.phases != NULL and not p.unpacked:
+        max_depth = PHASES_DEPTH
     g.taps.together = p.unpacked or p.phases != NULL
     plan_gather(
         g,
         not p.unpacked,
         0,
         block_panels(g) * g.kernels.nr,
-        STREAMED_DEPTH if p.streamed else KC,
+        max_depth,
         SLAB_BYTES,
     )
     if p.streamed:
