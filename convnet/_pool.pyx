@@ -25,8 +25,8 @@ cnp.import_array()
 
 # Work of a task: enough to make the counter that hands it out cheap, and little enough
 # to spread over threads and to let Ctrl-C in. A pixel that is read or written takes as
-# long as so many operations of a convolution.
-cdef double TASK_WORK = 1e6, PIXEL_WORK = 35
+# long as so many operations of a convolution, or longer where planes are turned.
+cdef double TASK_WORK = 1e6, PIXEL_WORK = 35, TURNED_WORK = 90
 
 
 def max_forward(
@@ -99,8 +99,7 @@ cdef bint run(
     cdef bint counted
     cdef double planes = <double> p.y.image.N * p.y.image.C
     cdef double windows = planes * w.OH * w.OW
-    cdef double work = PIXEL_WORK * (planes * w.IH * w.IW + windows)
-    work = max(work, 8 * windows * w.KH * w.KW)
+    cdef double work = planes * w.IH * w.IW + windows
     cdef Py_ssize_t least = 1, worker, missing = 0
     p.operation, p.backward, p.all_right = operation, backward, True
     p.scatters = operation == max_grad_rows
@@ -110,6 +109,8 @@ cdef bint run(
         # windows have, none meets more than twice as many as are its own.
         p.plane_rows, least = w.IH, min(w.IH, w.KH * w.DH)
     group_planes(p)
+    work *= TURNED_WORK if p.turned else PIXEL_WORK
+    work = max(work, 8 * windows * w.KH * w.KW)
     p.n_rows = p.x.image.N * p.groups * p.plane_rows
     if p.turned:
         least = max(least, p.block_rows)        # or a block is turned several times
