@@ -24,8 +24,9 @@ cdef void look_behind_chunk(
     Py_ssize_t n,
 ) noexcept nogil
 
-# Let tiles fetch the rows that the next slab is filled from, a channel each: of the
-# group's image x, whose rows follow each other.
+# Whether rows that slabs are filled from follow each other and lie far away; let tiles
+# fetch those of the next slab, a channel each, from the group's x.
+cdef bint are_slabs_fetched(const Product *p) noexcept nogil
 cdef void look_behind_slab(
     const Product *p, const Block *block, const char *x, Operands *some
 ) noexcept nogil

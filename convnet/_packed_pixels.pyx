@@ -90,18 +90,27 @@ cdef void look_behind_chunk(
     look_at(g, source, place, n, &some.ahead)
 
 
+cdef bint are_slabs_fetched(const Product *p) noexcept nogil:
+    cdef const Gather *g = &p.pixels
+    return (
+        not g.direct
+        and g.taps.n > 1
+        and p.phases == NULL
+        and g.x.sw == 1
+        and g.x.sh == g.x.W
+        and g.x.C * g.x.H * g.x.W * g.kernels.itemsize >= LARGE_IMAGE
+    )
+
+
 cdef void look_behind_slab(
     const Product *p, const Block *block, const char *x, Operands *some
 ) noexcept nogil:
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t c = some.chunk.c + some.chunk.n_channels, first = 0, last, n
-    cdef bint small = g.x.C * g.x.H * g.x.W * g.kernels.itemsize < LARGE_IMAGE
     look_nowhere(&some.ahead)
     if c >= g.x.C:
         c, block = 0, some.next
-    if block == NULL or small or g.taps.n == 1 or p.phases != NULL:
-        return
-    if g.x.sw != 1 or g.x.sh != g.x.W:
+    if block == NULL:
         return
     last = block.n_slab_rows - 1
     while first < last and block.slab_row[first] == CN_NO_ROW:
@@ -111,7 +120,7 @@ cdef void look_behind_slab(
     if block.slab_row[first] == CN_NO_ROW:
         return
     n = block.slab_row[last] - block.slab_row[first] + g.x.W
-    if n <= LONG_RUN:
+    if 0 < n <= LONG_RUN:
         look_at_runs(
             g, x, c * g.x.sc + block.slab_row[first], n,
             min(g.chunk_channels, g.x.C - c), &some.ahead,

@@ -11,7 +11,8 @@ from convnet._kernels cimport (
     give_back, keep_packing, near_task, plain_tile, run_tasks, take_scratch,
 )
 from convnet._packed_pixels cimport (
-    look_behind_chunk, look_behind_slab, pack_panels, pixel_panel_bytes,
+    are_slabs_fetched, look_behind_chunk, look_behind_slab, pack_panels,
+    pixel_panel_bytes,
 )
 from convnet._packed_weights cimport (
     choose_slices, pack_weights, packed_bytes, packed_rows, panel_bytes,
@@ -98,6 +99,7 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t n_blocks = g.n_row_blocks * g.n_col_blocks, index, place = i
     cdef char *memory = p.workspaces + worker * p.workspace_bytes
+    cdef bint fetches = are_slabs_fetched(p)
     cdef const char *source = NULL
     cdef const char *x
     cdef Block block, next_block
@@ -119,7 +121,7 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     place_block(g, &block, memory)
     open_block(g, &block, place % n_blocks)
     some.next = NULL
-    if place % n_blocks + 1 < n_blocks:
+    if (g.direct or fetches) and place % n_blocks + 1 < n_blocks:
         place_block(g, &next_block, some.packed + packed_pixels_bytes(p))
         open_block(g, &next_block, place % n_blocks + 1)
         some.next = &next_block
@@ -130,7 +132,7 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
             source = load_channels(g, &block, x, some.chunk.c, some.chunk.n_channels)
         if p.streamed:
             look_behind_chunk(p, &block, source, &some, block.n_cols)
-        elif not g.direct:
+        elif fetches:
             look_behind_slab(p, &block, x, &some)
         multiply_chunk(p, &block, source, &some)
     if p.turned != NULL and is_last_slice(p):
