@@ -65,7 +65,7 @@ cdef enum:
     MAX_PANELS = 24
     # Bytes of a slab: half an L2 of 1 MB, with its panel.
     SLAB_BYTES = 384 * 1024
-    # Length of the reduction that one packed panel holds, at most. KC * NR floats are
+    # Length of the reduction that most packed panels hold at most. KC * NR floats are
     # 110 KB with AVX-512: they come from L2 at a rate that the multiply-adds hide.
     KC = 576
 

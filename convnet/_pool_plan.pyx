@@ -13,8 +13,8 @@ from convnet._turning cimport are_even, join_images, next_plane
 
 cdef enum:
     SINGLE_PIXELS = 256             # planes of one window each that go together
-    PLANES_TOGETHER = 8             # small ones, of so many pixels
-    SMALL_PLANE = 1024
+    SMALL_PLANE = 1024              # pixels of planes that take turns, eight at a time
+    PLANES_TOGETHER = 8
     SLAB_BYTES = 128 * 1024         # of turned planes; at most, where a row needs more:
     MOST_SLAB_BYTES = 1024 * 1024
 

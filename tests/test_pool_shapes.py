@@ -35,6 +35,12 @@ SHAPES = {
     "many single windows": ((1, 301, 5, 3), (5, 3), {}),
     "single windows, wide": ((1, 37, 3, 83), (3, 83), {}),
     "single windows, few channels": ((3, 3, 2, 2), (2, 2), {}),
+    "windows around one pixel": ((2, 19, 1, 1), (2, 2), {"stride": 1, "padding": 1}),
+    "windows beside one pixel": (
+        (3, 5, 1, 1),
+        (1, 2),
+        {"stride": 1, "padding": (0, 1)},
+    ),
     "turned": ((1, 33, 13, 13), (5, 4), {"stride": 1, "padding": 2}),
     "turned, stride 2": ((3, 19, 17, 14), (6, 5), {"stride": 2, "padding": (3, 1)}),
     "turned, whole planes at each": (
