@@ -13,7 +13,9 @@ from convnet._kernels cimport (
     cn_kernels_t, cn_planar_t, give_back, run_tasks, take_scratch,
 )
 from convnet._operands cimport Steps
-from convnet._planar_sums cimport PlanarProduct, find_y, sum_parts, sum_windows
+from convnet._planar_sums cimport (
+    PlanarProduct, find_y, load_weights, sum_parts, sum_windows,
+)
 from convnet._planes cimport (
     PlaneBlock, Planes, add_phases, add_windows, are_read_in_place, count_blocks,
     fetch_block, fits_planes, get_block, load_block, outline_planes, place_columns,
@@ -23,6 +25,8 @@ from convnet._product cimport Product
 
 # Operations of a task, unless its block has more: some microseconds.
 cdef double TASK_WORK = 4e5
+# What bringing a weight into its place takes, in such operations.
+cdef double WEIGHT_WORK = 20
 
 
 cdef bint is_better_planar(const Product *p, Steps steps) noexcept:
@@ -40,7 +44,7 @@ cdef int run_planar(
     cdef PlanarProduct p
     cdef Py_ssize_t KH = steps.KH, KW = steps.KW
     cdef Planes *planes = &p.planes
-    cdef Py_ssize_t tasks
+    cdef Py_ssize_t tasks, shared
     cdef double work
     cdef char *scratch
     planes.kernels = product.pixels.kernels
@@ -68,19 +72,20 @@ cdef int run_planar(
     p.task_blocks = 1 + <Py_ssize_t> min(TASK_WORK / work * p.n_blocks, 1e9)
     tasks = (p.n_blocks + p.task_blocks - 1) // p.task_blocks
     num_threads = <int> min(num_threads, tasks)
-    cdef Py_ssize_t indices = index_bytes(&p, KH, KW)
-    p.weights_bytes = planes.slab_groups * product.R * planes.x.C * KH * KW
-    p.weights_bytes = (p.weights_bytes * planes.kernels.itemsize + 63) // 64 * 64
+    cdef Py_ssize_t indices = index_bytes(&p, KH, KW), weights
+    weights = product.G * product.R * planes.x.C * KH * KW
+    shared = indices + (weights * planes.kernels.itemsize + 4095) // 4096 * 4096
     p.workspace_bytes = workspace_bytes(&p)
     if plans is not None:
         plans.append(
-            outline_planes(planes, tasks, indices + num_threads * p.workspace_bytes)
+            outline_planes(planes, tasks, shared + num_threads * p.workspace_bytes)
         )
         return 0
-    scratch = <char *> take_scratch(indices + num_threads * p.workspace_bytes)
-    p.workspaces = scratch + indices
+    scratch = <char *> take_scratch(shared + num_threads * p.workspace_bytes)
+    p.weights, p.workspaces = scratch + indices, scratch + shared
     try:
         place_phases(&p, <Py_ssize_t *> scratch, KW)
+        run_tasks(weights_task, &p, product.G, num_threads, WEIGHT_WORK * weights)
         # A task takes longer than its operations would in a packed product.
         run_tasks(planar_task, &p, tasks, num_threads, 2 * work)
     finally:
@@ -96,14 +101,14 @@ cdef Py_ssize_t index_bytes(
 
 
 cdef Py_ssize_t workspace_bytes(PlanarProduct *p) noexcept nogil:
-    """Bytes of one thread: a slab, the weights of a row, the sums of phases."""
+    """Bytes of one thread: a slab and the sums of phases."""
     cdef Py_ssize_t n = 0
     p.part_pitch = padded(p.planes.kernels, p.planes.block_cols)
     p.part_size = p.part_pitch * p.planes.block_rows
     if p.in_parts:
         n = p.planes.slab_groups * p.product.R * p.SH * p.SW
         n *= p.part_size * p.planes.kernels.itemsize
-    return (slab_bytes(&p.planes) + p.weights_bytes + n + 4095) // 4096 * 4096
+    return (slab_bytes(&p.planes) + n + 4095) // 4096 * 4096
 
 
 cdef void place_phases(
@@ -132,6 +137,10 @@ cdef void place_phases(
             memory += p.sums[i].n_columns
 
 
+cdef void weights_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
+    load_weights(<const PlanarProduct *> ctx, i)
+
+
 cdef void planar_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """Some blocks. The pixels of the next one are fetched meanwhile."""
     cdef const PlanarProduct *p = <const PlanarProduct *> ctx
@@ -154,7 +163,7 @@ cdef void planar_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         if p.in_parts:
             sum_parts(p, &block, slab, memory + slab_bytes(&p.planes), &sums)
         else:
-            sum_windows(p, &block, slab, memory + slab_bytes(&p.planes), &sums)
+            sum_windows(p, &block, slab, &sums)
         if index < end:
             block = next_block
 

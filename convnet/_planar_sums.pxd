@@ -21,17 +21,21 @@ cdef struct PlanarProduct:
     # product SH * SW of them, some rows of pixels each.
     bint in_parts
     Py_ssize_t part_pitch, part_size
+    char *weights                   # phase by phase, in the order of their taps
     char *workspaces
-    Py_ssize_t weights_bytes, workspace_bytes
+    Py_ssize_t workspace_bytes
 
-# All rows of the product at a block's pixels, from its slab, with memory for weights:
-# to the result as they are, or through parts. `sums` tells what is fetched meanwhile.
+# Bring a group's weights into that order, all phases.
+cdef void load_weights(const PlanarProduct *p, Py_ssize_t group) noexcept nogil
+
+# All rows of the product at a block's pixels, from its slab: to the result as they are,
+# or through memory for parts. `sums` tells what is fetched meanwhile.
 cdef void sum_windows(
-    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
+    const PlanarProduct *p, const PlaneBlock *block, const char *slab,
     cn_planar_t *sums,
 ) noexcept nogil
 cdef void sum_parts(
-    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
+    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *parts,
     cn_planar_t *sums,
 ) noexcept nogil
 

@@ -26,21 +26,27 @@ cdef char *find_y(
     )
 
 
-cdef void load_weights(
-    const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t phase, char *weights
-) noexcept nogil:
-    """The weights of a phase's taps, in their order, for all rows of a block."""
-    cdef Py_ssize_t R = p.product.R, itemsize = p.planes.kernels.itemsize, g
-    for g in range(block.group, block.group + block.n_groups):
+cdef void load_weights(const PlanarProduct *p, Py_ssize_t group) noexcept nogil:
+    cdef Py_ssize_t phase
+    for phase in range(p.SH * p.SW):
         p.planes.kernels.gather(
-            weights,
-            p.product.weight + g * p.product.group_stride * itemsize,
+            find_weights(p, phase, group),
+            p.product.weight
+            + group * p.product.group_stride * p.planes.kernels.itemsize,
             p.offset[phase],
             p.n_weights[phase],
-            R,
+            p.product.R,
             p.product.row_stride,
         )
-        weights += R * p.n_weights[phase] * itemsize
+
+
+cdef inline char *find_weights(
+    const PlanarProduct *p, Py_ssize_t phase, Py_ssize_t group
+) noexcept nogil:
+    cdef Py_ssize_t i, n = group * p.n_weights[phase]
+    for i in range(phase):
+        n += p.product.G * p.n_weights[i]
+    return p.weights + n * p.product.R * p.planes.kernels.itemsize
 
 
 cdef void describe_sums(
@@ -57,10 +63,10 @@ cdef void describe_sums(
 
 cdef void run_sums(
     const PlanarProduct *p, const PlaneBlock *block, Py_ssize_t phase,
-    const cn_tile_t *tile, const char *slab, const char *weights,
-    const cn_planar_t *sums,
+    const cn_tile_t *tile, const char *slab, const cn_planar_t *sums,
 ) noexcept nogil:
     """From the block's slab, or from x."""
+    cdef const char *weights = find_weights(p, phase, block.group)
     cdef cn_in_place_t windows
     if not p.planes.in_place:
         p.planes.kernels.planar_sum(tile, slab, weights, sums)
@@ -88,7 +94,7 @@ cdef void describe_tile(
 
 
 cdef void sum_windows(
-    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
+    const PlanarProduct *p, const PlaneBlock *block, const char *slab,
     cn_planar_t *sums,
 ) noexcept nogil:
     """All rows of a block, finished, to the result."""
@@ -97,22 +103,20 @@ cdef void sum_windows(
     sums.n_rows, sums.n_cols, sums.y_stride = block.n_rows, block.n_cols, p.y.sc
     describe_tile(p, &tile, block.group)
     tile.y, tile.row_stride = find_y(p, block, block.group * p.product.R), p.y.sh
-    load_weights(p, block, 0, weights)
-    run_sums(p, block, 0, &tile, slab, weights, sums)
+    run_sums(p, block, 0, &tile, slab, sums)
 
 
 cdef void sum_parts(
-    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
+    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *parts,
     cn_planar_t *sums,
 ) noexcept nogil:
     """All rows of a block: their phases, then the pixels in order."""
     cdef Py_ssize_t phase, r, n_rows = block.n_groups * p.product.R
     cdef Py_ssize_t found[MAX_STEP * MAX_STEP]
-    cdef char *parts = weights + p.weights_bytes
     for phase in range(p.SH * p.SW):
         found[phase] = phase if p.n_weights[phase] > 0 else -1
         if found[phase] >= 0:
-            sum_part(p, block, slab, weights, phase, sums)
+            sum_part(p, block, slab, parts, phase, sums)
     if p.y.sw == 1:
         for r in range(n_rows):
             weave_pixels(p, block, parts, found, r)
@@ -122,7 +126,7 @@ cdef void sum_parts(
 
 
 cdef void sum_part(
-    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *weights,
+    const PlanarProduct *p, const PlaneBlock *block, const char *slab, char *parts,
     Py_ssize_t phase, cn_planar_t *sums,
 ) noexcept nogil:
     """The sums of one phase, finished, but not yet where they belong."""
@@ -133,14 +137,11 @@ cdef void sum_part(
     sums.n_cols = padded(p.planes.kernels, block.n_cols)
     sums.y_stride = p.SH * p.SW * p.part_size
     describe_tile(p, &tile, block.group)
-    tile.y = weights + p.weights_bytes + (
-        phase * p.part_size * p.planes.kernels.itemsize
-    )
+    tile.y = parts + phase * p.part_size * p.planes.kernels.itemsize
     tile.row_stride = p.part_pitch
     if tile.accumulate:
         load_addends(p, block, &tile, sums.n_results)
-    load_weights(p, block, phase, weights)
-    run_sums(p, block, phase, &tile, slab, weights, sums)
+    run_sums(p, block, phase, &tile, slab, sums)
     sums.n_next[0] = sums.n_next[1] = 0         # fetched
 
 
