@@ -150,6 +150,7 @@ cdef void rows_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef Pooling *p = <Pooling *> ctx
     cdef Py_ssize_t row = i * p.task_rows, left = min(p.task_rows, p.n_rows - row)
     cdef Py_ssize_t group = row // p.plane_rows, first = row % p.plane_rows, n, given
+    cdef Py_ssize_t total = 0           # counters of threads share a line
     while left > 0:
         n = min(p.plane_rows - first, left)
         if p.turned:
@@ -157,13 +158,14 @@ cdef void rows_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
             turned_rows(p, group, first, first + n, worker)
         else:
             given = plane_rows(p, group, first, first + n)
-            p.n_given[worker] += given
+            total += given
             if given < 0:
                 p.all_right = False
         left -= n
         first += n
         if first == p.plane_rows:
             group, first = group + 1, 0
+    p.n_given[worker] += total
 
 
 cdef Py_ssize_t plane_rows(
