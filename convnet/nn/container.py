@@ -66,7 +66,11 @@ class Sequential(Module):
         """Run backward only as far as there is something to learn."""
         for i, layer in enumerate(self.layers):
             if layer.parameters():
-                layer.accumulate(self._backward_to(i + 1, grad_y))
+                grad_y = self._backward_to(i + 1, grad_y)
+                if self._is_centered(i):
+                    layer.accumulate(grad_y, centered=True)  # type: ignore[call-arg]
+                else:
+                    layer.accumulate(grad_y)
                 return
 
     def _backward_to(self, first: int, grad_y: ArrayLike) -> ArrayLike:
@@ -86,9 +90,21 @@ class Sequential(Module):
             elif type(before) is BatchNorm2d and type(layer) is ReLU:
                 layers.pop()
                 grad_y = before.backward_rectified(grad_y)
+            elif self._is_centered(first + len(layers)):
+                grad_y = layer.backward(grad_y, centered=True)  # type: ignore[call-arg]
             else:
                 grad_y = layer.backward(grad_y)
         return grad_y
+
+    def _is_centered(self, i: int) -> bool:
+        """Whether layer `i` is a convolution whose mean the next one subtracts."""
+        layer, following = self.layers[i], self.layers[i + 1 : i + 2]
+        return (
+            type(layer) is Conv2d
+            and bool(following)
+            and type(following[0]) is BatchNorm2d
+            and following[0].centers(layer.layout)
+        )
 
     def infer(self, x: ArrayLike) -> Array:
         """Return the output of the last module, and keep nothing."""

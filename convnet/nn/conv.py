@@ -120,23 +120,28 @@ class Conv2d(Module):
         self._saved = x
         return y
 
-    def backward(self, grad_y: ArrayLike) -> Array:
-        """Return grad_x; add to the gradients of weight and bias."""
+    def backward(self, grad_y: ArrayLike, centered: bool = False) -> Array:
+        """Return grad_x; add to the gradients of weight and bias.
+
+        `centered` tells that each channel of grad_y sums to 0, as it does behind a
+        batch normalization in training: what a bias adds is subtracted there again. So
+        the gradient of a bias for each channel is 0, and is not computed.
+        """
         x = self._recall()
         grad_x = conv2d_grad_input(
             grad_y, self.weight.value, x.shape, *self._window, layout=self.layout
         )
-        Conv2d.accumulate(self, grad_y)
+        Conv2d.accumulate(self, grad_y, centered)
         return grad_x
 
-    def accumulate(self, grad_y: ArrayLike) -> None:
-        """Add to the gradients of weight and bias alone."""
+    def accumulate(self, grad_y: ArrayLike, centered: bool = False) -> None:
+        """Add to the gradients of weight and bias alone; see `backward`."""
         x, shape = self._recall(), self.weight.value.shape
         self.weight.grad += conv2d_grad_weight(
             grad_y, x, shape, *self._window, layout=self.layout
         )
-        if self.bias is not None:
-            untied = self.bias.value.ndim == 3
+        untied = self.bias is not None and self.bias.value.ndim == 3
+        if self.bias is not None and (untied or not centered):
             self.bias.grad += conv2d_grad_bias(
                 grad_y, untied=untied, layout=self.layout
             )

@@ -117,6 +117,14 @@ class BatchNorm2d(Module):
         """Return what `backward` gives behind the backward pass of a ReLU."""
         return self._grad_input(grad_y, clip=True)
 
+    def centers(self, layout: str) -> bool:
+        """Whether the last forward call took each channel's mean from the batch.
+
+        Then what `backward` returns sums to 0 in each channel of `layout`.
+        """
+        training: bool = self._recall()[3]
+        return training and self._channels_last == channels_last(layout)
+
     def _grad_input(self, grad_y: ArrayLike, clip: bool) -> Array:
         x, norm, scale, training = self._recall()
         grad_y = as_gradient(grad_y, x.shape).astype(x.dtype, copy=False)
