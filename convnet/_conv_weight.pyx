@@ -36,6 +36,7 @@ from convnet._planar_weight cimport is_weight_planar, run_planar_weight
 from convnet._weight_columns cimport (
     gathered_bytes, multiply_gathered, multiply_turned,
 )
+from convnet._weight_dots cimport is_weight_dots, run_weight_dots
 from convnet._weight_plan cimport (
     WeightGradient, is_better_swapped, is_better_turned, needs_turning, plan_tasks,
     reads_in_place, workspace_bytes,
@@ -74,6 +75,11 @@ def grad_weight(
     if is_weight_depthwise(g, &p.grad_y, groups, p.R, p.C, steps):
         run_depthwise_weight(
             g, &p.grad_y, rows, p.grad_w, groups, steps, num_threads, plans
+        )
+        return
+    if is_weight_dots(g, &p.grad_y, p.R, p.C, steps):
+        run_weight_dots(
+            g, &p.grad_y, p.grad_w, groups, p.R, p.C, num_threads, plans
         )
         return
     if is_weight_planar(g, &p.grad_y, p.R, p.C, steps):

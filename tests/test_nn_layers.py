@@ -64,7 +64,8 @@ LAYERS = {
     "dropout": (lambda: nn.Dropout(0.3, rng=0), IMAGES),
     "sequential": (
         lambda: nn.Sequential(
-            nn.Conv2d(6, 4, (3, 2), rng=0),
+            # A bias would have no gradient.
+            nn.Conv2d(6, 4, (3, 2), bias=False, rng=0),
             nn.BatchNorm2d(4),
             nn.Sequential(nn.Tanh(), nn.AvgPool2d(2)),
             nn.Flatten(),
