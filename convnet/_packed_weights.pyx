@@ -30,11 +30,19 @@ cdef int pack_weights(Product *p, int num_threads) except -1:
     cdef double work = 100.0 * p.G * p.n_panels * panel_bytes(p) / 4
     # Lines of memory that one panel has read serve the next ones, or the next channels.
     p.pack_channels = 16 if p.row_stride < p.channel_stride else max(16, 256 // T)
-    if p.pixels.taps.together:
-        p.pack_channels = p.pixels.chunk_channels
-    n_tasks = (slice_channels(p) + p.pack_channels - 1) // p.pack_channels
+    n_tasks = slice_chunks(p) * chunk_tasks(p)
     run_tasks(pack_task, p, p.G * n_tasks, num_threads, work)
     return 0
+
+
+cdef inline Py_ssize_t slice_chunks(const Product *p) noexcept nogil:
+    """Chunks of channels of the slice in work."""
+    cdef Py_ssize_t chunk = p.pixels.chunk_channels
+    return (slice_channels(p) + chunk - 1) // chunk
+
+
+cdef inline Py_ssize_t chunk_tasks(const Product *p) noexcept nogil:
+    return (p.pixels.chunk_channels + p.pack_channels - 1) // p.pack_channels
 
 
 cdef inline Py_ssize_t slice_channels(const Product *p) noexcept nogil:
@@ -71,27 +79,33 @@ cdef char *packed_rows(
 
 
 cdef void pack_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
-    """Pack some channels of a group, all panels in work."""
+    """Pack some channels of a chunk of a group, all panels in work."""
     cdef Product *p = <Product *> ctx
     cdef const Gather *g = &p.pixels
-    cdef Py_ssize_t n = slice_channels(p)
-    cdef Py_ssize_t per_group = (n + p.pack_channels - 1) // p.pack_channels
-    cdef Py_ssize_t group = i // per_group, c = i % per_group * p.pack_channels
-    cdef Py_ssize_t first, panel, row
+    cdef Py_ssize_t per_chunk = chunk_tasks(p), per_group = slice_chunks(p) * per_chunk
+    cdef Py_ssize_t group = i // per_group, first, panel, row, place
+    cdef Py_ssize_t chunk = i % per_group // per_chunk * g.chunk_channels
+    cdef Py_ssize_t n = min(g.chunk_channels, slice_channels(p) - chunk)
+    cdef Py_ssize_t c = i % per_chunk * p.pack_channels
     cdef cn_depth_t depth
     depth.n_channels = min(p.pack_channels, n - c)
-    c += p.first_chunk // g.n_tap_chunks * g.chunk_channels
-    first = group * p.group_stride + c * p.channel_stride
+    if depth.n_channels <= 0:
+        return                      # of a last chunk, which is shorter
+    chunk += p.first_chunk // g.n_tap_chunks * g.chunk_channels
+    first = group * p.group_stride + (chunk + c) * p.channel_stride
     depth.channel_stride = p.channel_stride
     depth.n_taps, depth.tap, depth.ahead = p.n_taps, p.tap, 0
-    depth.tap_pitch = depth.n_channels * g.kernels.mr if g.taps.together else 0
+    # A chunk's channels follow each other with all of their taps, or tap by tap.
+    depth.tap_pitch, place = 0, c * p.n_taps
+    if g.taps.together:
+        depth.tap_pitch, place = n * g.kernels.mr, c
     if p.row_stride < p.channel_stride:
         # Each channel is a stream of memory, more than the hardware follows.
         depth.ahead = g.kernels.mr * p.row_stride * max(4, 16 // max(p.n_taps, 1))
     for panel in range(p.n_panels):
         row = (p.first_panel + panel) * g.kernels.mr
         g.kernels.pack_rows(
-            packed_rows(p, group, panel, c * p.n_taps),
+            packed_rows(p, group, panel, chunk * p.n_taps + place),
             p.weight + (first + row * p.row_stride) * g.kernels.itemsize,
             min(g.kernels.mr, p.R - row),
             p.row_stride,

@@ -13,3 +13,6 @@ cdef Py_ssize_t phases_bytes(const Product *p) noexcept nogil
 cdef void multiply_phases(
     const Product *p, const Block *block, Operands *some, Py_ssize_t first
 ) noexcept nogil
+
+# Rows of phases, which may be shared by tasks.
+cdef Py_ssize_t n_phase_rows(const Product *p) noexcept nogil

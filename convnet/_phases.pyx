@@ -25,6 +25,10 @@ cdef Py_ssize_t phases_bytes(const Product *p) noexcept nogil:
     return p.phases.n_cols * kernels.mr * kernels.nr * kernels.itemsize
 
 
+cdef Py_ssize_t n_phase_rows(const Product *p) noexcept nogil:
+    return 0 if p.phases == NULL else min(p.phases.SH, p.phases.H)
+
+
 cdef void multiply_phases(
     const Product *p, const Block *block, Operands *some, Py_ssize_t first
 ) noexcept nogil:
@@ -81,7 +85,7 @@ cdef inline void multiply_panels(
     tile.n_rows = n_panels * kernels.mr
     while n_panels == 1 and tile.n_rows // 2 >= weave.n_rows:
         tile.n_rows //= 2
-    for a in range(min(phases.SH, phases.H)):
+    for a in range(some.first_phase, some.end_phase):
         phase = phases.row_phase[a]
         weave.part = phases.col_phase if phase >= 0 else NULL
         if phase >= 0:

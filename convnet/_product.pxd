@@ -34,10 +34,11 @@ cdef struct Product:
     const Py_ssize_t *tap
     Finish finish
     # Rows are packed in panels of MR. A task is a block with all of them, or for blocks
-    # from `n_whole` on one of `n_parts` parts of them.
+    # from `n_whole` on one of `n_parts` parts of them, or of the rows of phases.
     # Weights that are not kept are packed and used slice by slice: n_panels from
     # first_panel on, and n_chunks of the reduction from first_chunk on.
     Py_ssize_t first_panel, n_panels, n_whole, n_parts, n_tasks
+    bint shares_phases
     Py_ssize_t first_chunk, n_chunks
     Py_ssize_t num_threads
     Py_ssize_t pack_channels        # channels that are packed together
@@ -48,7 +49,7 @@ cdef struct Product:
 # Some panels of a block's pixels, packed for one chunk, and the rows to multiply with.
 cdef struct Operands:
     Chunk chunk
-    Py_ssize_t group, first_panel, end_panel
+    Py_ssize_t group, first_panel, end_panel, first_phase, end_phase
     const char *rows                # the chunk's panels of rows, row_bytes apart
     Py_ssize_t row_bytes
     cn_segment_t *steps             # where the terms lie in a panel of pixels

@@ -17,7 +17,7 @@ from convnet._packed_pixels cimport (
 from convnet._packed_weights cimport (
     choose_slices, pack_weights, packed_bytes, packed_rows, panel_bytes,
 )
-from convnet._phases cimport multiply_phases, phases_bytes
+from convnet._phases cimport multiply_phases, n_phase_rows, phases_bytes
 from convnet._pixel_runs cimport cut_runs
 from convnet._product_plan cimport (
     packed_pixels_bytes, plan_pixels, plan_tasks, steps_bytes, workspace_bytes,
@@ -105,13 +105,18 @@ cdef void product_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     cdef Block block, next_block
     cdef Operands some
     some.first_panel, some.end_panel = 0, p.n_panels
+    some.first_phase, some.end_phase = 0, n_phase_rows(p)
     if i < p.n_whole:
         place = near_task(i, p.n_whole, p.num_threads)
     else:
         place = p.n_whole + (i - p.n_whole) // p.n_parts
         index = (i - p.n_whole) % p.n_parts
-        some.first_panel = index * p.n_panels // p.n_parts
-        some.end_panel = (index + 1) * p.n_panels // p.n_parts
+        if p.shares_phases:
+            some.first_phase = index * n_phase_rows(p) // p.n_parts
+            some.end_phase = (index + 1) * n_phase_rows(p) // p.n_parts
+        else:
+            some.first_panel = index * p.n_panels // p.n_parts
+            some.end_panel = (index + 1) * p.n_panels // p.n_parts
     some.group = place // n_blocks
     some.steps = <cn_segment_t *> (memory + block_bytes(g))
     some.sums = memory + block_bytes(g) + steps_bytes(g)

@@ -7,7 +7,7 @@ from convnet._blocks cimport (
 from convnet._estimates cimport packed_cycles, run_cycles
 from convnet._kernels cimport cn_segment_t
 from convnet._packed_pixels cimport block_panels, pixels_bytes
-from convnet._phases cimport phases_bytes
+from convnet._phases cimport n_phase_rows, phases_bytes
 from convnet._pixel_runs cimport best_run
 from convnet._product cimport Product
 
@@ -84,17 +84,21 @@ cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
 
     Parts of a block each pack its pixels, cheap beside eight panels of rows. So few
     blocks of many rows are all shared, unless each thread has as many; else those that
-    are left over. Each result is one task's in any case: the same bits.
+    are left over. Phases are shared where panels are fewer than threads. Each result is
+    one task's in any case: the same bits.
     """
     cdef Py_ssize_t n_blocks = p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
     cdef Py_ssize_t left_over = n_blocks % num_threads
     cdef bint few = n_blocks < (4 if left_over > 0 else 2) * num_threads
     p.n_whole, p.n_parts = n_blocks, min(num_threads, p.n_panels)
+    p.shares_phases = few and p.n_panels < min(num_threads, n_phase_rows(p))
     if p.streamed:
         pass                        # a part of the columns for each thread
     elif num_threads > 1 and few and p.n_panels >= 16:
         p.n_whole = 0
         p.n_parts = min((4 * num_threads + n_blocks - 1) // n_blocks, p.n_panels // 8)
+    elif p.shares_phases:
+        p.n_whole, p.n_parts = 0, min(num_threads, n_phase_rows(p))
     elif n_blocks < 8 * num_threads:
         p.n_whole -= left_over
     p.n_tasks = p.n_whole + (n_blocks - p.n_whole) * p.n_parts
