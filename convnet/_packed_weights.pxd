@@ -6,7 +6,9 @@
 from convnet._product cimport Product
 
 # Decide how many panels of how many chunks are packed at a time.
-cdef void choose_slices(Product *p, Py_ssize_t panels) noexcept nogil
+cdef void choose_slices(
+    Product *p, Py_ssize_t panels, Py_ssize_t num_threads, double work
+) noexcept nogil
 cdef Py_ssize_t packed_bytes(const Product *p) noexcept nogil
 
 # Pack the slice in work; then the rows of a panel from step k of the reduction on.

@@ -2,7 +2,7 @@
 """Weights as panels of rows, packed slice by slice: see ``_packed_weights.pxd``."""
 
 from convnet._blocks cimport Gather
-from convnet._kernels cimport cn_depth_t, run_tasks
+from convnet._kernels cimport SERIAL_WORK, cn_depth_t, run_tasks
 from convnet._product cimport Product
 
 # Packed weights beyond this are made slice by slice: the panels of pixels, which are
@@ -14,12 +14,18 @@ cdef Py_ssize_t FEW_BLOCKS = 4
 cdef Py_ssize_t CACHED_BYTES = 1280 * 1024
 
 
-cdef void choose_slices(Product *p, Py_ssize_t panels) noexcept nogil:
-    """How many panels of how many chunks are packed at a time."""
+cdef void choose_slices(
+    Product *p, Py_ssize_t panels, Py_ssize_t num_threads, double work
+) noexcept nogil:
+    """How many panels of how many chunks are packed at a time.
+
+    Slices too small for threads would be packed by all of them, and used by one.
+    """
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t most = MAX_PACKED_BYTES
     cdef Py_ssize_t few = 1 if p.streamed else FEW_BLOCKS
-    if g.n_row_blocks * g.n_col_blocks <= few and g.n_tap_chunks == 1:
+    cdef bint shared = num_threads == 1 or work >= SERIAL_WORK * g.n_channel_chunks
+    if g.n_row_blocks * g.n_col_blocks <= few and g.n_tap_chunks == 1 and shared:
         p.n_chunks, most = 1, CACHED_BYTES
     p.n_panels = min(panels, max(1, most // panel_bytes(p) // p.G))
 

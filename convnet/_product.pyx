@@ -45,7 +45,7 @@ cdef int run_product(
     p.first_panel, p.n_panels = 0, panels
     p.first_chunk, p.n_chunks = 0, g.n_channel_chunks * g.n_tap_chunks
     if packings is None:
-        choose_slices(p, panels)
+        choose_slices(p, panels, num_threads, work)
         packed = packed_bytes(p)
     plan_tasks(p, num_threads)
     p.num_threads = num_threads = <int> min(num_threads, p.n_tasks)

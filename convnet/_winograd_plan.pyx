@@ -97,11 +97,14 @@ cdef double run_load(
 
     Narrow panels have short chains of multiply-adds, and each run reads all weights.
     """
-    cdef Py_ssize_t runs = (p.n_runs + num_threads - 1) // num_threads
-    cdef double load = (runs - 1) * p.run_panels * width
-    if p.run_panels == 1 and (p.n_runs - 1) % num_threads == 0:
-        load += vectors - (p.n_runs - 1) * width    # the last panel comes alone
-    else:
-        load += p.run_panels * width
-    load *= 1 + NARROW * (p.kernels.nr // p.kernels.lanes - width)
-    return load + READING * runs
+    cdef Py_ssize_t share = (p.n_runs + num_threads - 1) // num_threads, run = 0
+    cdef Py_ssize_t first, end, most = 0
+    while run < p.n_runs:
+        first = run * p.n_tile_panels // p.n_runs
+        run = min(run + share, p.n_runs)
+        end = run * p.n_tile_panels // p.n_runs
+        most = max(most, min(end * width, vectors) - first * width)
+    return (
+        most * (1 + NARROW * (p.kernels.nr // p.kernels.lanes - width))
+        + READING * share
+    )
