@@ -13,14 +13,14 @@ from convnet._planes cimport MAX_STEP
 from convnet._turning cimport PlaneArray, find_plane, turn_in, turn_out
 from convnet._product cimport Product
 from convnet._turned_planes cimport (
-    TurnedPlanes, add_taps, are_better_turned, clear_slab, count_places, load_slab,
-    pad_page, place_pixels, plan_blocks,
+    TurnedPlanes, add_taps, are_better_turned, clear_slab, count_places, count_work,
+    load_slab, pad_page, place_pixels, plan_blocks,
 )
 
 # How many more lanes planes must waste than channels to be turned.
 cdef double WASTED = 1.3
 # Operations of a task.
-cdef double TASK_WORK = 4e5
+cdef double TASK_WORK = 2e6
 
 
 cdef struct Depthwise:
@@ -61,8 +61,7 @@ cdef int run_depthwise(
         planes.x_bytes + planes.y_bytes + p.weights_bytes
         + (planes.slab_rows + planes.block_rows * planes.SH) * sizeof(Py_ssize_t)
     )
-    work = 2.0 * p.T * planes.y.image.N * product.G
-    work *= <double> planes.n_rows * planes.n_cols
+    work = count_work(planes, p.T)
     p.task_units = 1 + <Py_ssize_t> min(TASK_WORK / work * p.n_units, 1e9)
     tasks = (p.n_units + p.task_units - 1) // p.task_units
     num_threads = <int> min(num_threads, tasks)
@@ -83,7 +82,7 @@ cdef int run_depthwise(
     p.workspaces = scratch + index_bytes
     try:
         place_pixels(planes, place_taps(&p, <Py_ssize_t *> scratch, steps.KW))
-        run_tasks(units_task, &p, tasks, num_threads, 2 * work)
+        run_tasks(units_task, &p, tasks, num_threads, work)
     finally:
         give_back(scratch)
     return 0

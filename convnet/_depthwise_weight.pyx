@@ -15,8 +15,8 @@ from convnet._kernels cimport (
 from convnet._operands cimport Image, Steps, add_parts
 from convnet._turning cimport PlaneArray, find_plane, turn_in, turn_out
 from convnet._turned_planes cimport (
-    TurnedPlanes, add_taps, are_better_turned, clear_slab, count_places, load_slab,
-    pad_page, place_pixels, plan_blocks,
+    TurnedPlanes, add_taps, are_better_turned, clear_slab, count_places, count_work,
+    load_slab, pad_page, place_pixels, plan_blocks,
 )
 
 # How many more lanes planes must waste than channels to be turned.
@@ -64,7 +64,7 @@ cdef int run_depthwise_weight(
     plan_blocks(planes)
     describe_taps(&p, steps)
     blocks = planes.x.image.N * planes.n_blocks
-    work = 2.0 * p.T * planes.y.image.N * G * planes.n_rows * planes.n_cols
+    work = count_work(planes, p.T)
     p.n_parts = 1
     if work > ENOUGH_TASKS * TASK_WORK:
         p.n_parts = (ENOUGH_TASKS + planes.n_groups - 1) // planes.n_groups
@@ -103,7 +103,7 @@ cdef int run_depthwise_weight(
     p.w.image.data = scratch + index_bytes if p.n_parts > 1 else grad_w
     try:
         place_pixels(planes, <Py_ssize_t *> scratch)
-        run_tasks(group_task, &p, tasks, num_threads, 2 * work)
+        run_tasks(group_task, &p, tasks, num_threads, work)
         if p.n_parts > 1:
             add_parts(x.kernels, grad_w, p.w.image.data, p.n_parts, G * p.T)
     finally:

@@ -18,8 +18,8 @@ from convnet._planar_sums cimport (
 )
 from convnet._planes cimport (
     PlaneBlock, Planes, add_phases, add_windows, are_read_in_place, count_blocks,
-    fetch_block, fits_planes, get_block, load_block, outline_planes, place_columns,
-    place_windows, plan_planes, slab_bytes,
+    fetch_block, fits_planes, get_block, load_block, moving_work, outline_planes,
+    place_columns, place_windows, plan_planes, slab_bytes,
 )
 from convnet._product cimport Product
 
@@ -87,7 +87,8 @@ cdef int run_planar(
         place_phases(&p, <Py_ssize_t *> scratch, KW)
         run_tasks(weights_task, &p, product.G, num_threads, WEIGHT_WORK * weights)
         # A task takes longer than its operations would in a packed product.
-        run_tasks(planar_task, &p, tasks, num_threads, 2 * work)
+        work = 2 * work + moving_work(planes, product.R * p.SH * p.SW)
+        run_tasks(planar_task, &p, tasks, num_threads, work)
     finally:
         give_back(scratch)
     return 0

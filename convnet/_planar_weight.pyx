@@ -12,12 +12,12 @@ from convnet._kernels cimport cn_kernels_t, give_back, run_tasks, take_scratch
 from convnet._operands cimport Image, Steps, add_parts
 from convnet._planar_weight_sums cimport CHAIN, PlanarWeight, weight_task
 from convnet._planes cimport (
-    Planes, add_windows, fits_planes, outline_planes, place_columns, plan_planes,
-    slab_bytes,
+    Planes, add_windows, fits_planes, moving_work, outline_planes, place_columns,
+    plan_planes, slab_bytes,
 )
 
 # Operations of a task, and bytes of its sums.
-cdef double TASK_WORK = 1e6
+cdef double TASK_WORK = 6e6
 cdef Py_ssize_t SUMS_BYTES = 24 * 1024
 
 
@@ -56,6 +56,7 @@ cdef int run_planar_weight(
     planes.in_place = False
     plan_planes(planes, 0)
     work = 2.0 * G * R * p.T * planes.y.N * planes.y.H * planes.y.W
+    work = 2 * work + moving_work(planes, R)
     tasks = plan_tasks(&p, work)
     num_threads = <int> min(num_threads, tasks)
     plan_copies(&p)
@@ -86,7 +87,7 @@ cdef int run_planar_weight(
     p.workspaces = scratch + indices + parts_bytes
     place_columns(planes, 0, 0, KH * KW, KW, &p.sums, p.offset + p.T, p.offset)
     try:
-        run_tasks(weight_task, &p, tasks, num_threads, 2 * work)
+        run_tasks(weight_task, &p, tasks, num_threads, work)
         if p.n_parts > 1:
             add_parts(planes.kernels, grad_w, p.parts, p.n_parts, G * R * p.T)
     finally:

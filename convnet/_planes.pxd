@@ -57,6 +57,9 @@ cdef bint are_read_in_place(const Planes *p, Py_ssize_t R) noexcept nogil
 cdef void plan_planes(Planes *p, Py_ssize_t n_parts) noexcept nogil
 cdef Py_ssize_t slab_bytes(const Planes *p) noexcept nogil
 
+# Operations that take as long as to bring in x and R rows of pixels, or to write those.
+cdef double moving_work(const Planes *p, Py_ssize_t R) noexcept nogil
+
 # Blocks of all groups: how many there are, and which is the one of an index: parts of a
 # plane follow each other, then come other groups, then other images.
 cdef Py_ssize_t count_blocks(const Planes *p) noexcept nogil

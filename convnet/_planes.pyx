@@ -17,6 +17,8 @@ cdef Py_ssize_t MOST_SHARED = 2
 cdef Py_ssize_t MAX_SPAN = 128
 # Terms of a sum, and elements of the slab that a tile needs.
 cdef Py_ssize_t MAX_TERMS = 2048, MAX_SLAB = 64 * 1024
+# Operations that take as long as to move a pixel.
+cdef double PIXEL_WORK = 35
 
 
 cdef bint fits_planes(Py_ssize_t C, Py_ssize_t W, Steps steps) noexcept:
@@ -113,6 +115,12 @@ cdef Py_ssize_t slab_bytes(const Planes *p) noexcept nogil:
     cdef Py_ssize_t n = p.slab_groups * p.x.C * p.channel_stride
     n = (n + p.kernels.lanes) * p.kernels.itemsize
     return lines_bytes(p) + (n + 63) // 64 * 64
+
+
+cdef double moving_work(const Planes *p, Py_ssize_t R) noexcept nogil:
+    cdef double pixels = <double> p.x.C * p.x.H * p.x.W
+    pixels += <double> R * p.y.H * p.y.W
+    return PIXEL_WORK * p.y.N * p.G * pixels
 
 
 cdef inline Py_ssize_t count_batches(const Planes *p) noexcept nogil:

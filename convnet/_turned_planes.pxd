@@ -39,6 +39,10 @@ cdef void plan_blocks(TurnedPlanes *p) noexcept nogil
 cdef Py_ssize_t count_places(const TurnedPlanes *p) noexcept nogil
 cdef void place_pixels(TurnedPlanes *p, Py_ssize_t *memory) noexcept nogil
 
+# Operations of a packed product that take as long as T taps of each pixel and the
+# turning, which is more where strides leave few pixels.
+cdef double count_work(const TurnedPlanes *p, Py_ssize_t T) noexcept nogil
+
 # Before a task's first slab, or `again` before another one.
 cdef void clear_slab(const TurnedPlanes *p, char *slab, bint again) noexcept nogil
 

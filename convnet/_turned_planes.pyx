@@ -22,6 +22,8 @@ cdef Py_ssize_t BLOCK_BYTES = 256 * 1024
 # some kinds are better turned; the share of lanes that channels must fill.
 cdef Py_ssize_t WIDEST = 4096, VERY_NARROW = 8, NARROW = 32, DILATED = 80
 cdef double FILLED = 0.7
+# Operations that take as long as to turn a pixel.
+cdef double PIXEL_WORK = 50
 
 
 cdef bint are_better_turned(
@@ -82,6 +84,13 @@ cdef void plan_blocks(TurnedPlanes *p) noexcept nogil:
             break
         p.n_blocks += 1
     p.n_blocks = (p.n_rows + p.block_rows - 1) // p.block_rows
+
+
+cdef double count_work(const TurnedPlanes *p, Py_ssize_t T) noexcept nogil:
+    cdef double sums = <double> p.n_rows * p.n_cols
+    cdef double turned = <double> p.x.image.H * p.x.image.W
+    turned += <double> p.y.image.H * p.y.image.W
+    return p.x.image.N * p.x.image.C * (4 * T * sums + PIXEL_WORK * turned)
 
 
 cdef Py_ssize_t count_places(const TurnedPlanes *p) noexcept nogil:

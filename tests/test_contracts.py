@@ -191,6 +191,57 @@ def test_out_that_overlaps_an_input_is_refused(rng, name):
         assert_array_equal(inside, array)
 
 
+# What threads share beside blocks and rows: row phases, weights packed by pieces,
+# slices of weights, parts of planes that are turned.
+SHARED = {
+    "patches": ("conv2d_grad_input", (1, 3, 96, 112), (97, 3, 16, 16), {"stride": 16}),
+    "phases of several chunks": (
+        "conv2d_grad_input",
+        (1, 2, 61, 62),
+        (401, 2, 4, 3),
+        {"stride": (4, 2)},
+    ),
+    "few pixels, several chunks": (
+        "conv2d_grad_input",
+        (1, 48, 7, 9),
+        (131, 48, 5, 3),
+        {"padding": (2, 1)},
+    ),
+    "strided planes": (
+        "conv2d_grad_weight",
+        (9, 19, 61, 83),
+        (19, 1, 3, 3),
+        {"stride": 3, "groups": 19},
+    ),
+    "strided planes, few": (
+        "conv2d_grad_weight",
+        (9, 16, 71, 91),
+        (16, 1, 3, 3),
+        {"stride": 2, "groups": 16},
+    ),
+    "a few rows": ("conv2d_grad_weight", (9, 37, 31, 43), (3, 37, 1, 1), {}),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+@every_dtype
+def test_same_bits_however_threads_share(rng, name, dtype):
+    function, x_shape, w_shape, options = SHARED[name]
+    x, w = (rng.standard_normal(shape).astype(dtype) for shape in (x_shape, w_shape))
+    grad_y = functional.conv2d(x, w, **options)
+    arrays = (
+        (grad_y, w, x.shape) if function.endswith("input") else (grad_y, x, w.shape)
+    )
+    run, judge = getattr(functional, function), getattr(reference, function)
+    expected = run(*arrays, **options, num_threads=1)
+    exact = judge(*(np.asarray(a, float) for a in arrays[:2]), arrays[2], **options)
+    size = np.sqrt(np.mean(exact**2))
+    assert np.max(np.abs(expected - exact)) < 2**9 * np.finfo(dtype).eps * size
+    for num_threads in 2, 3, 5:
+        result = run(*arrays, **options, num_threads=num_threads)
+        assert_array_equal(result, expected)
+
+
 def test_out_between_the_elements_of_an_input_is_accepted(rng):
     x = rng.standard_normal((2, 3, 7, 10)).astype(np.float32)
     expected = functional.max_pool2d(x[..., ::2], 1)
