@@ -17,8 +17,10 @@ from convnet._planes cimport (
 )
 
 # Operations of a task, and bytes of its sums.
-cdef double TASK_WORK = 6e6
+cdef double TASK_WORK = 1e6
 cdef Py_ssize_t SUMS_BYTES = 24 * 1024
+# So many operations that move pixels are worth one that sums, where tasks are cut.
+cdef double MOVING = 6
 
 
 cdef bint is_weight_planar(
@@ -56,8 +58,8 @@ cdef int run_planar_weight(
     planes.in_place = False
     plan_planes(planes, 0)
     work = 2.0 * G * R * p.T * planes.y.N * planes.y.H * planes.y.W
-    work = 2 * work + moving_work(planes, R)
     tasks = plan_tasks(&p, work)
+    work = 2 * work + moving_work(planes, R)
     num_threads = <int> min(num_threads, tasks)
     plan_copies(&p)
     indices = (p.T * 2 * sizeof(Py_ssize_t) + 4095) // 4096 * 4096
@@ -113,6 +115,8 @@ cdef Py_ssize_t plan_tasks(PlanarWeight *p, double work) noexcept nogil:
     p.n_blocks = planes.n_row_blocks * planes.n_col_blocks * planes.y.N
     p.block_steps = planes.block_rows * max(1, planes.block_cols // lanes)
     p.n_parts = 1
+    if p.n_row_tasks == 1:              # most may be moving pixels
+        work += moving_work(planes, p.R) / MOVING
     if work > ENOUGH_TASKS * TASK_WORK:
         p.n_parts = (ENOUGH_TASKS + p.n_row_tasks - 1) // p.n_row_tasks
         p.n_parts = min(p.n_blocks, p.n_parts)

@@ -84,18 +84,20 @@ cdef void share_runs(
     for width in range(widest, 0, -1):
         for panels in range(most, 0, -1):
             cut_runs(p, vectors, width, panels, num_threads)
-            load = run_load(p, vectors, width, num_threads)
+            load = run_load(p, vectors, width, panels, num_threads)
             if load < least:
                 least, best_width, best_panels = load, width, panels
     cut_runs(p, vectors, best_width, best_panels, num_threads)
 
 
 cdef double run_load(
-    const Winograd *p, Py_ssize_t vectors, Py_ssize_t width, Py_ssize_t num_threads
+    const Winograd *p, Py_ssize_t vectors, Py_ssize_t width, Py_ssize_t panels,
+    Py_ssize_t num_threads,
 ) noexcept nogil:
     """The time of the busiest thread, in vectors of tiles.
 
     Narrow panels have short chains of multiply-adds, and each run reads all weights.
+    Runs that shall have several panels read them for nothing if they have fewer.
     """
     cdef Py_ssize_t share = (p.n_runs + num_threads - 1) // num_threads, run = 0
     cdef Py_ssize_t first, end, most = 0
@@ -104,6 +106,8 @@ cdef double run_load(
         run = min(run + share, p.n_runs)
         end = run * p.n_tile_panels // p.n_runs
         most = max(most, min(end * width, vectors) - first * width)
+    if panels > 1:
+        most = share * p.run_panels * width
     return (
         most * (1 + NARROW * (p.kernels.nr // p.kernels.lanes - width))
         + READING * share

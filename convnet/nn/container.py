@@ -98,13 +98,11 @@ class Sequential(Module):
 
     def _is_centered(self, i: int) -> bool:
         """Whether layer `i` is a convolution whose mean the next one subtracts."""
-        layer, following = self.layers[i], self.layers[i + 1 : i + 2]
-        return (
-            type(layer) is Conv2d
-            and bool(following)
-            and type(following[0]) is BatchNorm2d
-            and following[0].centers(layer.layout)
-        )
+        layer = self.layers[i]
+        if type(layer) is not Conv2d or i + 1 == len(self.layers):
+            return False
+        following = self.layers[i + 1]
+        return type(following) is BatchNorm2d and following.centers(layer.layout)
 
     def infer(self, x: ArrayLike) -> Array:
         """Return the output of the last module, and keep nothing."""
