@@ -34,6 +34,10 @@ cdef enum:
 
 cdef Image describe_array(cnp.ndarray array) noexcept
 
+# Whether a plane is one run of memory, row after row.
+cdef inline bint is_flat(const Image *image) noexcept nogil:
+    return image.sw == 1 and (image.sh == image.W or image.H == 1)
+
 # The rows of such an array, which must not be empty, and the memory that it lies in.
 cdef cn_row_t describe_rows(cnp.ndarray array) noexcept
 

@@ -24,8 +24,8 @@ cdef void choose_slices(
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t most = MAX_PACKED_BYTES
     cdef Py_ssize_t few = 1 if p.streamed else FEW_BLOCKS
-    cdef bint shared = num_threads == 1 or work >= SERIAL_WORK * g.n_channel_chunks
-    if g.n_row_blocks * g.n_col_blocks <= few and g.n_tap_chunks == 1 and shared:
+    cdef bint sliced = num_threads == 1 or work >= SERIAL_WORK * g.n_channel_chunks
+    if g.n_row_blocks * g.n_col_blocks <= few and g.n_tap_chunks == 1 and sliced:
         p.n_chunks, most = 1, CACHED_BYTES
     p.n_panels = min(panels, max(1, most // panel_bytes(p) // p.G))
 

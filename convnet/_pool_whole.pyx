@@ -4,7 +4,7 @@
 cimport numpy as cnp
 
 from convnet._kernels cimport active_kernels, cn_kernels_t, run_tasks
-from convnet._operands cimport Image, Steps, describe_array
+from convnet._operands cimport Image, Steps, describe_array, is_flat
 
 cnp.import_array()
 
@@ -31,7 +31,7 @@ cpdef bint is_whole(cnp.ndarray x, Steps steps) noexcept:
     return (
         image.H == steps.KH and image.W == steps.KW and steps.DH == steps.DW == 1
         and steps.PT == steps.PL == steps.PB == steps.PR == 0
-        and image.sw == 1 and image.sh == image.W
+        and is_flat(&image)
     )
 
 

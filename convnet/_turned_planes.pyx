@@ -10,7 +10,7 @@ from libc.string cimport memset
 
 from convnet._blocks cimport padded
 from convnet._kernels cimport CN_NO_ROW, cn_slab_t
-from convnet._operands cimport Image, Steps
+from convnet._operands cimport Image, Steps, is_flat
 from convnet._planes cimport add_phases, add_windows, fits_planes
 from convnet._turning cimport find_plane
 
@@ -72,7 +72,7 @@ cdef void plan_blocks(TurnedPlanes *p) noexcept nogil:
     p.n_rows = (y.H + p.SH - 1) // p.SH
     p.n_cols = (y.W + p.SW - 1) // p.SW
     p.pitch = max((p.n_cols - 1) * p.step_w + p.cols.span, x.W - p.cols.low)
-    p.flat = x.sw == 1 and (x.sh == x.W or x.H == 1)
+    p.flat = is_flat(x)
     p.y_in_place = y.sc == 1
     p.n_blocks = 1
     while True:

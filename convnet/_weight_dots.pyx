@@ -13,7 +13,7 @@ from libc.string cimport memset
 
 from convnet._blocks cimport Gather, padded
 from convnet._kernels cimport cn_kernels_t, run_tasks
-from convnet._operands cimport Image, Steps
+from convnet._operands cimport Image, Steps, is_flat
 
 cdef enum:
     FEW = 4                         # channels of the other side
@@ -31,7 +31,7 @@ cdef struct WeightDots:
     const cn_kernels_t *kernels
     Image many, few                 # all groups; C is the channels of one group
     char *grad_w
-    Py_ssize_t G, many_step, few_step       # in grad_w
+    Py_ssize_t many_step, few_step          # in grad_w
     Py_ssize_t size, at_once, n_tasks       # pixels; channels of a task; of a group
 
 
@@ -49,17 +49,13 @@ cdef bint is_weight_dots(
     )
 
 
-cdef inline bint is_flat(const Image *image) noexcept:
-    return image.sw == 1 and (image.sh == image.W or image.H == 1)
-
-
 cdef int run_weight_dots(
     const Gather *x, const Image *grad_y, char *grad_w, Py_ssize_t G, Py_ssize_t R,
     Py_ssize_t C, int num_threads, list plans,
 ) except -1:
     cdef WeightDots p
     cdef double work
-    p.kernels, p.grad_w, p.G, p.size = x.kernels, grad_w, G, x.x.H * x.x.W
+    p.kernels, p.grad_w, p.size = x.kernels, grad_w, x.x.H * x.x.W
     if R < C:
         p.many, p.few, p.many_step, p.few_step = x.x, grad_y[0], 1, C
         p.many.C, p.few.C = C, R

@@ -97,17 +97,18 @@ cdef double run_load(
     """The time of the busiest thread, in vectors of tiles.
 
     Narrow panels have short chains of multiply-adds, and each run reads all weights.
-    Runs that shall have several panels read them for nothing if they have fewer.
+    Where runs may have several panels, those with fewer count as the others: they read
+    the weights for less.
     """
     cdef Py_ssize_t share = (p.n_runs + num_threads - 1) // num_threads, run = 0
     cdef Py_ssize_t first, end, most = 0
+    if panels > 1:
+        most, run = share * p.run_panels * width, p.n_runs
     while run < p.n_runs:
         first = run * p.n_tile_panels // p.n_runs
         run = min(run + share, p.n_runs)
         end = run * p.n_tile_panels // p.n_runs
         most = max(most, min(end * width, vectors) - first * width)
-    if panels > 1:
-        most = share * p.run_panels * width
     return (
         most * (1 + NARROW * (p.kernels.nr // p.kernels.lanes - width))
         + READING * share

@@ -6,6 +6,7 @@ import copy
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
+from tolerance import tolerance
 
 from convnet import nn
 
@@ -80,7 +81,7 @@ def assert_equal_gradients(net, plain):
         if ours in centered:
             assert not ours.grad.any()
             # What layer by layer is left of sums of 4 x 10 x 6 gradients of about 1.
-            assert abs(theirs.grad).max() < 240 * np.finfo(np.float32).eps
+            assert abs(theirs.grad).max() < tolerance(np.float32, 4 * 10 * 6)
         else:
             assert_array_equal(ours.grad, theirs.grad)
 

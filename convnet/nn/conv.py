@@ -140,8 +140,10 @@ class Conv2d(Module):
         self.weight.grad += conv2d_grad_weight(
             grad_y, x, shape, *self._window, layout=self.layout
         )
-        untied = self.bias is not None and self.bias.value.ndim == 3
-        if self.bias is not None and (untied or not centered):
+        if self.bias is None:
+            return
+        untied = self.bias.value.ndim == 3
+        if untied or not centered:
             self.bias.grad += conv2d_grad_bias(
                 grad_y, untied=untied, layout=self.layout
             )
