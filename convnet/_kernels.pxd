@@ -83,8 +83,6 @@ cdef extern from "convnet.h" nogil:
         Py_ssize_t n_shifts
         const Py_ssize_t *shift
         Py_ssize_t least_shift, most_shift
-        const void *begin
-        const void *end
 
     ctypedef struct cn_strip_t:
         Py_ssize_t n_tiles

@@ -231,7 +231,7 @@ cdef bint are_read_in_place(const Planes *p, Py_ssize_t R) noexcept nogil:
     if R > MOST_SHARED or p.x.C > MOST_SHARED or (p.step_h > 1 and taps > 3):
         return False
     if p.y.W <= p.kernels.lanes and (
-        p.step_h > 1 or p.rows.n_phases > 1 or p.y.W * taps < 4 * p.kernels.lanes
+        p.step_h > 1 or p.rows.n_phases > 1 or 4 * p.y.W <= 3 * p.kernels.lanes
     ):
         return False
     if p.cols.low <= -CN_MOST_SHIFT or p.cols.low + p.cols.span > CN_MOST_SHIFT:
@@ -254,7 +254,6 @@ cdef Py_ssize_t place_windows(
     )
     windows.IH, windows.IW, windows.row_stride = p.x.H, p.x.W, p.x.sh
     windows.n_channels, windows.channel_stride = p.x.C, p.x.sc
-    windows.begin, windows.end = p.x_row.begin, p.x_row.end
     windows.step, windows.n_shifts = p.step_h, end - first
     windows.shift = p.cols.d + first
     windows.least_shift = windows.most_shift = p.cols.d[first]

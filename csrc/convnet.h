@@ -130,7 +130,6 @@ typedef struct {
     ptrdiff_t n_shifts;
     const ptrdiff_t *shift; /* in columns, less than CN_MOST_SHIFT to either side */
     ptrdiff_t least_shift, most_shift;
-    const void *begin, *end; /* memory that may be read */
 } cn_in_place_t;
 
 enum { CN_MOST_SHIFT = 128 };
