@@ -108,6 +108,7 @@ cdef extern from "convnet.h" nogil:
         Py_ssize_t n_taps
         const Py_ssize_t *tap
         const Py_ssize_t *weight
+        Py_ssize_t n_column, tap_row
         int clip
         double low, high
         const void *next[2]

@@ -20,7 +20,7 @@ cdef Py_ssize_t BLOCK_BYTES = 256 * 1024
 
 # Rows up to which a block of one row has no large slab; widths up to which planes of
 # some kinds are better turned; the share of lanes that channels must fill.
-cdef Py_ssize_t WIDEST = 4096, VERY_NARROW = 8, NARROW = 32, DILATED = 80
+cdef Py_ssize_t WIDEST = 4096, VERY_NARROW = 8, NARROW = 40, DILATED = 80
 cdef double FILLED = 0.7
 # Operations that take as long as to turn a pixel.
 cdef double PIXEL_WORK = 50
