@@ -17,8 +17,8 @@ from convnet._turned_planes cimport (
     load_slab, pad_page, place_pixels, plan_blocks,
 )
 
-# Cycles of a vector of pixels by its planes and of one by its channels: of turning, which
-# takes less while all its memory is in L1, and for each tap.
+# Cycles of a vector of pixels by its planes, and by its channels: what turning takes,
+# which is less while all its memory is in L1, and each tap.
 cdef double PLANE = 16, PLANE_TAP = 0.85, TURNED = 33, TURNED_IN_L1 = 24
 cdef double TURNED_TAP = 0.68
 cdef Py_ssize_t L1_BYTES = 46 * 1024

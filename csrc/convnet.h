@@ -180,7 +180,7 @@ typedef struct {
     ptrdiff_t y_row, y_col, x_row, x_col;
     ptrdiff_t n_taps;
     const ptrdiff_t *tap, *weight; /* where a tap's pixels lie, and its weights */
-    ptrdiff_t n_column, tap_row;   /* taps below one another go together, so far apart */
+    ptrdiff_t n_column, tap_row; /* taps below one another go together, so far apart */
     int clip;
     double low, high;
     const void
