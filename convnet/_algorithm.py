@@ -61,7 +61,7 @@ _CACHE_BYTES, _WRITE_RATES, _L2_BYTES, _READ_RATE = 12e6, (8.0, 3.3), 1e6, 5.0
 # and for a vector of a tile's two transforms.
 _GRADIENT_RATES, _STORING, _TURNING = (0.99, 0.94), 0.47, 0.29
 _BLOCK_SUM, _BACK = 0.13, 0.45
-_GRADIENT_TRANSFORMS = {(4, 3): 110, (6, 3): 400, (6, 4): 400, (6, 5): 350}
+_GRADIENT_TRANSFORMS = {(4, 3): 125, (6, 3): 400, (6, 4): 400, (6, 5): 350}
 
 
 class Product(NamedTuple):
@@ -236,6 +236,8 @@ def _direct_gradient_cycles(product: Product, window: Window) -> float:
     rows, pixels = -(-R // mr) * mr, N * H * W
     sums = pixels / 2 / lanes / _GRADIENT_RATES[0] + _STORING
     cycles = columns * (rows * sums + pixels * _TURNING)
+    joined = _estimates.joined_weight_cycles(R, C, Steps(*window[:4]), lanes, mr)
+    cycles = min(cycles, pixels / lanes * joined)
     if _fits_planes(product, window):
         planar = _estimates.planar_weight_cycles(R, C, W, taps, lanes)
         cycles = min(cycles, pixels / lanes * planar)

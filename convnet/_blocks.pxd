@@ -29,8 +29,11 @@ cdef struct Gather:
     # The slab; `direct` reads x itself where it already looks like one.
     # Pixels are pixel_stride elements apart: one, or those of a turned slab, whose
     # channels come last, at most so many of them; or x's own columns are stepped over.
+    # In a turned slab so many taps of a row may be `joined`: then their channels are
+    # side by side, for no column is left out and none is padded. Output columns are
+    # col_stride elements apart.
     bint direct, banded, too_large
-    Py_ssize_t turned, pixel_stride, max_slab_bytes
+    Py_ssize_t turned, joined, pixel_stride, col_stride, max_slab_bytes
     Py_ssize_t dh_min, dw_min, span_h, span_w, row_step, n_phases, n_cols, row_pitch
     Py_ssize_t n_tap_rows, max_slab_rows, channel_stride
 
@@ -52,8 +55,8 @@ cdef struct Chunk:
 # Decide blocks of at most so many pixels, chunks and slab, from the shapes
 # alone (never from the threads); or take the blocks of a gather at the same pixels.
 cdef void plan_gather(
-    Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t max_pixels,
-    Py_ssize_t max_depth, Py_ssize_t max_slab_bytes,
+    Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t joined,
+    Py_ssize_t max_pixels, Py_ssize_t max_depth, Py_ssize_t max_slab_bytes,
 ) noexcept nogil
 cdef void plan_gather_like(
     Gather *g, const Gather *other, Py_ssize_t turned

@@ -10,9 +10,10 @@ cdef Py_ssize_t FEW_PANELS = 4
 
 
 cdef void plan_gather(
-    Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t max_pixels,
-    Py_ssize_t max_depth, Py_ssize_t max_slab_bytes,
+    Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t joined,
+    Py_ssize_t max_pixels, Py_ssize_t max_depth, Py_ssize_t max_slab_bytes,
 ) noexcept nogil:
+    g.joined = joined
     measure_taps(g)
     join_rows(g)
     g.turned, g.max_depth, g.max_slab_bytes = turned, max_depth, max_slab_bytes
@@ -26,6 +27,7 @@ cdef void plan_gather(
 cdef void plan_gather_like(
     Gather *g, const Gather *other, Py_ssize_t turned
 ) noexcept nogil:
+    g.joined = 1
     measure_taps(g)
     g.turned, g.direct = turned, False
     g.max_depth, g.max_slab_bytes = other.max_depth, other.max_slab_bytes
@@ -43,6 +45,8 @@ cdef Py_ssize_t slab_pixels(const Gather *g) noexcept nogil:
 
 cdef void lay_out_slab(Gather *g) noexcept nogil:
     g.n_cols = g.cols + (g.span_w - 1) // g.step_w
+    if g.joined > 1:
+        g.n_cols = (g.cols - 1) * g.step_w + g.span_w
     g.row_pitch = g.n_phases * g.n_cols
     cdef Py_ssize_t images = min(g.rows, (g.rows + g.y.H - 2) // g.y.H + 1)
     g.max_slab_rows = (g.rows - images) * g.row_step + images * g.span_h
@@ -64,6 +68,9 @@ cdef void lay_out_slab(Gather *g) noexcept nogil:
         # Whole vectors, and no multiple of 512 bytes.
         g.pixel_stride = (g.chunk_channels + g.kernels.lanes - 1) // g.kernels.lanes
         g.pixel_stride = (g.pixel_stride | (g.pixel_stride > 7)) * g.kernels.lanes
+    g.col_stride = g.pixel_stride
+    if g.joined > 1:
+        g.pixel_stride, g.col_stride = g.x.C, g.step_w * g.x.C
     place_taps(g)
 
 
@@ -107,6 +114,9 @@ cdef void choose_phases(Gather *g) noexcept nogil:
     cdef Py_ssize_t t, f, i
     cdef Py_ssize_t *phase = g.taps.phase
     g.n_phases = 0
+    if g.joined > 1:                    # columns as they are
+        phase[0], g.n_phases = 0, 1
+        return
     for t in range(g.taps.n):
         if t > 0 and begins_row(g, t):
             break
@@ -238,6 +248,9 @@ cdef void place_taps(Gather *g) noexcept nogil:
         elif begins_row(g, t):
             row += g.rows
         u, f = g.taps.dw[t] - g.dw_min, 0
+        if g.joined > 1:
+            tap[t] = row * g.row_pitch + u
+            continue
         while g.taps.phase[f] != u % g.step_w:
             f += 1
         tap[t] = row * g.row_pitch + f * g.n_cols + u // g.step_w
@@ -336,7 +349,7 @@ cdef const char *load_channels(
     slab.x, slab.x_channel_stride = g.x_row, g.x.sc
     slab.n_rows, slab.row = block.n_slab_rows, block.slab_row
     slab.first_col = block.first_col * g.step_w + g.dw_min
-    slab.step, slab.n_cols = g.step_w, g.n_cols
+    slab.step, slab.n_cols = 1 if g.joined > 1 else g.step_w, g.n_cols
     slab.n_phases, slab.phase = g.n_phases, g.taps.phase
     slab.pixel_stride = g.pixel_stride
     if g.turned:
@@ -359,11 +372,11 @@ cdef void cut_panel(
     while left > 0:
         length = min(left, block.n_cols - col)
         in_ = block.row_in[r] * (1 if g.direct else g.pixel_stride)
-        in_ += col * g.pixel_stride
+        in_ += col * g.col_stride
         out = block.row_out[r] + col * g.y.sw
         follows = left == n or last.out + last.len * g.y.sw == out
         panel.joined = panel.joined and follows
-        if left < n and follows and last.in_ + last.len * g.pixel_stride == in_:
+        if left < n and follows and last.in_ + last.len * g.col_stride == in_:
             last.len += length
         else:
             last += 1
@@ -372,7 +385,7 @@ cdef void cut_panel(
         r, col = r + 1, 0
     panel.segment = segment
     panel.n_segments = last - segment + 1
-    panel.n_pixels, panel.step = n, g.pixel_stride
+    panel.n_pixels, panel.step = n, g.col_stride
     panel.readable = not g.direct
 
 

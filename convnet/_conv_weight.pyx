@@ -38,8 +38,8 @@ from convnet._weight_columns cimport (
 )
 from convnet._weight_dots cimport is_weight_dots, run_weight_dots
 from convnet._weight_plan cimport (
-    WeightGradient, is_better_swapped, is_better_turned, needs_turning, plan_tasks,
-    reads_in_place, workspace_bytes,
+    WeightGradient, is_better_swapped, is_better_turned, joins_taps, needs_turning,
+    plan_tasks, product_cycles, reads_in_place, workspace_bytes,
 )
 
 cnp.import_array()
@@ -64,7 +64,7 @@ def grad_weight(
     cdef Flushing _flushing = flush_denormals(grad_w.itemsize)
     cdef WeightGradient p
     cdef Gather *g = &p.pixels
-    cdef Py_ssize_t KW = steps.KW, T = steps.KH * KW, t
+    cdef Py_ssize_t KW = steps.KW, T = steps.KH * KW, turned = 0, joined = 1, t
     g.kernels = active_kernels(<int> x.itemsize)
     g.step_h, g.step_w = steps.SH, steps.SW
     p.grad_w = <char *> cnp.PyArray_DATA(grad_w)
@@ -82,7 +82,7 @@ def grad_weight(
             g, &p.grad_y, p.grad_w, groups, p.R, p.C, num_threads, plans
         )
         return
-    if is_weight_planar(g, &p.grad_y, p.R, p.C, steps):
+    if is_weight_planar(g, &p.grad_y, p.R, p.C, steps, product_cycles(&p, steps)):
         run_planar_weight(
             g, &p.grad_y, <const char *> rows.begin, <const char *> rows.end, p.grad_w,
             groups, p.R, steps, num_threads, plans,
@@ -98,10 +98,15 @@ def grad_weight(
             add_tap(
                 &g.taps, t // KW * steps.DH - steps.PT, t % KW * steps.DW - steps.PL, t
             )
+        if joins_taps(&p, steps):
+            turned, joined = p.C, KW
+        elif is_better_turned(&p):
+            turned = max(TURNED_CHANNELS, KC // T)
         plan_gather(
             g,
             False,
-            max(TURNED_CHANNELS, KC // T) if is_better_turned(&p) else 0,
+            turned,
+            joined,
             BLOCK_PANELS * g.kernels.nr,
             KC,
             SLAB_BYTES,
@@ -261,6 +266,7 @@ cdef void turn_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         p.C,
         p.T,
         p.tap_size,
+        p.pixels.joined,
         p.n_parts,
         p.part_size,
     )
@@ -278,6 +284,7 @@ cdef void swap_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         min(lanes, p.C - first),
         p.R,
         p.row_size,
+        1,
         p.n_parts,
         p.part_size,
     )

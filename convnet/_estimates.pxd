@@ -4,6 +4,8 @@
 # drivers, and for the model that compares algorithms. Cycles are those of a vector of
 # pixels: of convolutions for each channel and tap, of gradients of weights for all.
 
+from convnet._operands cimport Steps
+
 cpdef double planar_cycles(
     Py_ssize_t R, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
 )
@@ -14,5 +16,8 @@ cpdef double run_cycles(
 )
 cpdef double planar_weight_cycles(
     Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
+)
+cpdef double joined_weight_cycles(
+    Py_ssize_t R, Py_ssize_t C, Steps steps, Py_ssize_t lanes, Py_ssize_t mr
 )
 cdef double packed_weight_cycles(Py_ssize_t R, Py_ssize_t columns, Py_ssize_t mr)

@@ -19,10 +19,13 @@ cdef enum:
     MANY_ROWS = 8
     MOST_VECTORS = 2
 # Gradients of weights, for a vector of grad_y: for each tap and row; to copy x, for
-# each channel; and of a packed product, for each column: a row that panels have, and
-# packing.
-cdef double WEIGHT_SUMMING = 1.3, WEIGHT_COPYING = 5.0
-cdef double WEIGHT_MULTIPLYING = 0.6, WEIGHT_PACKING = 6.0
+# each channel; and how much longer that takes for each pixel of all channels' rows more
+# than so many, of which a slab holds few.
+cdef double WEIGHT_SUMMING = 1.3, WEIGHT_COPYING = 5.0, CROWDING = 0.0025, MOST = 2.1
+cdef Py_ssize_t ROOM = 100
+# Of a packed product, for each column: a row that panels have, and packing; and where
+# taps are joined, to turn a pixel.
+cdef double WEIGHT_MULTIPLYING = 0.6, WEIGHT_PACKING = 6.0, TURNING = 11
 
 
 cpdef bint fits(Py_ssize_t C, Py_ssize_t W, Steps steps) noexcept:
@@ -62,7 +65,25 @@ cpdef double planar_weight_cycles(
     Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
 ):
     """Cycles of the gradient of R x C weights, plane by plane; rows have W pixels."""
-    return full_vectors(W, lanes) * C * (WEIGHT_SUMMING * R * taps + WEIGHT_COPYING)
+    cdef double crowded = min(MOST, 1 + CROWDING * max(0, C * W - ROOM))
+    cdef double cycles = WEIGHT_SUMMING * R * taps + WEIGHT_COPYING
+    return full_vectors(W, lanes) * C * cycles * crowded
+
+
+cpdef double joined_weight_cycles(
+    Py_ssize_t R, Py_ssize_t C, Steps steps, Py_ssize_t lanes, Py_ssize_t mr
+):
+    """Cycles of a product whose columns are rows of taps; infinite if there is none.
+
+    A single vector of columns is better gathered.
+    """
+    cdef Py_ssize_t rows = (R + mr - 1) // mr * mr, columns = steps.KW * C
+    if steps.DW != 1 or C > lanes or columns <= lanes or steps.KH * columns > KC * C:
+        return float("inf")
+    columns = steps.KH * ((columns + lanes - 1) // lanes * lanes)
+    return columns * rows * WEIGHT_MULTIPLYING + (
+        TURNING * lanes * steps.SH * steps.SW
+    )
 
 
 cdef double packed_weight_cycles(Py_ssize_t R, Py_ssize_t columns, Py_ssize_t mr):

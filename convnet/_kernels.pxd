@@ -153,7 +153,7 @@ cdef extern from "convnet.h" nogil:
         ) noexcept nogil
         void (*turn_taps)(
             void *, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-            Py_ssize_t,
+            Py_ssize_t, Py_ssize_t,
         ) noexcept nogil
         void (*gemm_tile)(const cn_tile_t *) noexcept nogil
         void (*runs_tile)(const cn_tile_t *, Py_ssize_t) noexcept nogil

@@ -5,10 +5,11 @@
 from convnet._blocks cimport Gather
 from convnet._operands cimport Image, Steps
 
-# Whether sums of pixels, plane by plane, are faster than products of packed ones, for
-# R x C channels a group.
+# Whether sums of pixels, plane by plane, are faster than a product that takes so many
+# cycles, for R x C channels a group.
 cdef bint is_weight_planar(
-    const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Steps steps
+    const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Steps steps,
+    double product,
 ) noexcept
 
 # Write the gradient of G groups of R x C x KH x KW weights to grad_w; with a list as

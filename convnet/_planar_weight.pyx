@@ -7,8 +7,8 @@ sums are added in order.
 """
 
 from convnet._blocks cimport ENOUGH_TASKS, Gather, padded
-from convnet._estimates cimport packed_weight_cycles, planar_weight_cycles
-from convnet._kernels cimport cn_kernels_t, give_back, run_tasks, take_scratch
+from convnet._estimates cimport planar_weight_cycles
+from convnet._kernels cimport give_back, run_tasks, take_scratch
 from convnet._operands cimport Image, Steps, add_parts
 from convnet._planar_weight_sums cimport CHAIN, PlanarWeight, weight_task
 from convnet._planes cimport (
@@ -24,15 +24,13 @@ cdef double MOVING = 6
 
 
 cdef bint is_weight_planar(
-    const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Steps steps
+    const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Steps steps,
+    double product,
 ) noexcept:
-    cdef const cn_kernels_t *kernels = x.kernels
-    cdef Py_ssize_t taps = steps.KH * steps.KW
-    cdef double planar = planar_weight_cycles(R, C, grad_y.W, taps, kernels.lanes)
-    cdef double packed = packed_weight_cycles(
-        R, padded(kernels, C * taps), kernels.mr
+    cdef double planar = planar_weight_cycles(
+        R, C, grad_y.W, steps.KH * steps.KW, x.kernels.lanes
     )
-    return planar < packed and fits_planes(C, grad_y.W, steps)
+    return planar < product and fits_planes(C, grad_y.W, steps)
 
 
 cdef int run_planar_weight(

@@ -163,6 +163,7 @@ cdef void turn_block(const Product *p, const Block *block) noexcept nogil:
         p.R,
         g.y.sc,
         1,
+        1,
         0,
     )
 

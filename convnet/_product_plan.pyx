@@ -34,6 +34,7 @@ cdef void plan_pixels(Product *p, Py_ssize_t num_threads) noexcept:
         g,
         not p.unpacked,
         0,
+        1,
         block_panels(g) * g.kernels.nr,
         max_depth,
         SLAB_BYTES,

@@ -40,28 +40,32 @@ cdef void multiply_turned(
     const Gather *g, cn_tile_t *rows, Chunk chunk, const char *source,
     const cn_panel_t *pixels, Py_ssize_t tap_size,
 ) noexcept nogil:
-    """Add a block's products to the sums: tap by tap, channels side by side."""
-    cdef Py_ssize_t t, c, n
+    """Add a block's products to the sums: tap by tap, channels side by side.
+
+    Taps that are joined count as one, of more channels.
+    """
+    cdef Py_ssize_t t = chunk.t, c, n, n_columns = g.joined * chunk.n_channels
     cdef Columns columns
     rows.steps, rows.n_steps, rows.b_stride = (
-        pixels.segment, pixels.n_segments, g.pixel_stride
+        pixels.segment, pixels.n_segments, g.col_stride
     )
     rows.b = source
-    for t in range(chunk.t, chunk.t + chunk.n_taps):
+    while t < chunk.t + chunk.n_taps:
         columns.n = c = 0
-        while c < chunk.n_channels:
+        while c < n_columns:
             if columns.n == MAX_COLUMNS:
                 multiply_columns(g.kernels, rows, &columns, t == chunk.t)
                 columns.n = 0
-            n = next_columns(g, rows, chunk.n_channels - c)
+            n = next_columns(g, rows, n_columns - c)
             add_columns(
                 &columns,
                 g.taps.place[t] * g.pixel_stride + c,
-                t * tap_size + chunk.c + c,
+                t // g.joined * tap_size + chunk.c + c,
                 n,
             )
             c += n
         multiply_columns(g.kernels, rows, &columns, t == chunk.t)
+        t += g.joined
 
 
 cdef void multiply_gathered(

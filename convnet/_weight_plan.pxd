@@ -3,7 +3,7 @@
 # Blocking of the weight gradient's products: which operand is turned, and tasks.
 
 from convnet._blocks cimport Gather
-from convnet._operands cimport Image
+from convnet._operands cimport Image, Steps
 
 cdef struct WeightGradient:
     Gather pixels                   # x gathered at the pixels of grad_y
@@ -24,11 +24,16 @@ cdef struct WeightGradient:
     char *workspaces
     Py_ssize_t workspace_bytes
 
-# Whether a slab of x is turned, rather than columns of all taps gathered; whether it
-# changes places with grad_y; and whether tiles read grad_y where it lies.
+# Whether a slab of x is turned, rather than columns of all taps gathered, and whether
+# taps are joined there; whether it changes places with grad_y; and whether tiles read
+# grad_y where it lies.
 cdef bint is_better_turned(const WeightGradient *p) noexcept nogil
+cdef bint joins_taps(const WeightGradient *p, Steps steps) noexcept
 cdef bint is_better_swapped(const WeightGradient *p) noexcept nogil
 cdef bint reads_in_place(const WeightGradient *p) noexcept nogil
+
+# Cycles of a product for a vector of grad_y.
+cdef double product_cycles(const WeightGradient *p, Steps steps) noexcept
 
 cdef inline bint needs_turning(const WeightGradient *p) noexcept nogil:
     """Whether sums lie otherwise than grad_w."""

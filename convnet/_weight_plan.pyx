@@ -2,7 +2,9 @@
 """How weight gradients are cut into tasks: see ``_weight_plan.pxd``."""
 
 from convnet._blocks cimport ENOUGH_TASKS, Gather, block_bytes, padded
-from convnet._operands cimport Image
+from convnet._estimates cimport joined_weight_cycles, packed_weight_cycles
+from convnet._kernels cimport cn_kernels_t
+from convnet._operands cimport Image, Steps
 from convnet._weight_columns cimport gathered_bytes
 
 # Bytes of grad_y at a block of a task, for which x is turned or gathered once.
@@ -33,6 +35,32 @@ cdef bint is_better_turned(const WeightGradient *p) noexcept nogil:
     return p.R * (empty / (2 * lanes * p.C) + TURNING_BACK / n_pixels) < GATHERING
 
 
+cdef bint joins_taps(const WeightGradient *p, Steps steps) noexcept:
+    """Whether rows of taps are joined in a turned slab, as few channels are.
+
+    None of the taps may read nothing but padding.
+    """
+    return (
+        joined_cycles(p, steps) < packed_cycles(p)
+        and (p.grad_y.W - 1) * steps.SW >= steps.PL
+        and steps.KW - 1 - steps.PL < p.pixels.x.W
+    )
+
+
+cdef double product_cycles(const WeightGradient *p, Steps steps) noexcept:
+    return joined_cycles(p, steps) if joins_taps(p, steps) else packed_cycles(p)
+
+
+cdef inline double joined_cycles(const WeightGradient *p, Steps steps) noexcept:
+    cdef const cn_kernels_t *kernels = p.pixels.kernels
+    return joined_weight_cycles(p.R, p.C, steps, kernels.lanes, kernels.mr)
+
+
+cdef inline double packed_cycles(const WeightGradient *p) noexcept:
+    cdef const cn_kernels_t *kernels = p.pixels.kernels
+    return packed_weight_cycles(p.R, padded(kernels, p.C * p.T), kernels.mr)
+
+
 cdef bint is_better_swapped(const WeightGradient *p) noexcept nogil:
     """Whether each pixel of grad_y meets one of x, which has more channels to turn.
 
@@ -59,7 +87,7 @@ cdef bint reads_in_place(const WeightGradient *p) noexcept nogil:
 
     A single vector of columns is for three panels of rows, too many streams.
     """
-    cdef Py_ssize_t columns = p.C if p.pixels.turned else p.C * p.T
+    cdef Py_ssize_t columns = p.C * (p.pixels.joined if p.pixels.turned else p.T)
     return (
         p.grad_y.sw == 1 and p.grad_y.sc != 0 and columns > p.pixels.kernels.lanes
     )
@@ -93,10 +121,10 @@ cdef void plan_tasks(WeightGradient *p, int num_threads) noexcept nogil:
     p.row_size = p.C * p.T
     p.tap_size, p.group_size = 0, p.R * p.row_size
     if needs_turning(p):
-        p.row_size = padded(g.kernels, p.C)
+        p.row_size = padded(g.kernels, p.C * g.joined)
         # Not at a power of two: all taps would share cache sets.
         p.tap_size = p.R * p.row_size + g.kernels.lanes
-        p.group_size = p.T * p.tap_size
+        p.group_size = p.T // g.joined * p.tap_size
     p.part_size = p.G * p.group_size
 
 

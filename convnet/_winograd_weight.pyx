@@ -93,7 +93,7 @@ def grad_weight(
         add_tap(&p.grad_y.taps, t // m, t % m, t)
     describe(&p.x, x, grad_y, p.C, m)
     describe(&p.grad_y, grad_y, grad_y, p.R, m)
-    plan_gather(&p.x, False, TASK_CHANNELS, MAX_TILES, KC, 2 * SLAB_BYTES)
+    plan_gather(&p.x, False, TASK_CHANNELS, 1, MAX_TILES, KC, 2 * SLAB_BYTES)
     plan_gather_like(&p.grad_y, &p.x, TASK_CHANNELS)
     require_slab(&p.x)
     require_slab(&p.grad_y)

@@ -108,6 +108,16 @@ CALLS = {
         (19, 1, 4, 3),
         {"padding": 6, "groups": 19},
     ),
+    "9 taps, 12 rows, 18 channels": (
+        (1, 18, 12, 7),
+        (18, 1, 9, 3),
+        {"padding": (4, 1), "groups": 18},
+    ),
+    "stride 2, 7 taps, 16 channels": (
+        (2, 16, 21, 15),
+        (16, 1, 7, 5),
+        {"stride": 2, "padding": 3, "groups": 16},
+    ),
     "several parts, 16 channels": (
         (9, 16, 56, 33),
         (16, 1, 3, 3),
@@ -122,6 +132,19 @@ CALLS = {
     ),
     "thin": ((3, 1, 28, 28), (6, 1, 5, 5), {"padding": 2}),
     "few outputs": ((1, 23, 15, 29), (3, 23, 3, 3), {"padding": 1}),
+    # Rows of taps are columns of the weights' gradient, with a step and without.
+    "taps joined": ((2, 6, 14, 13), (17, 6, 5, 5), {"padding": (1, 2)}),
+    "taps joined, grouped": (
+        (2, 16, 15, 31),
+        (18, 8, 3, 4),
+        {"stride": (2, 3), "padding": (0, 3), "groups": 2},
+    ),
+    "taps joined, a wide plane": ((1, 7, 5, 283), (9, 7, 2, 3), {}),
+    "taps that read padding alone": (
+        (1, 8, 6, 3),
+        (9, 8, 3, 9),
+        {"padding": (1, 5)},
+    ),
     # A tap, and few channels on one side: products of planes, 4,096 pixels long.
     "1x1, few outputs": ((3, 37, 15, 29), (3, 37, 1, 1), {}),
     "1x1, few inputs": ((2, 2, 61, 83), (19, 2, 1, 1), {}),
