@@ -17,14 +17,17 @@ from convnet._operands cimport Image, Steps, is_flat
 
 cdef enum:
     FEW = 4                         # channels of the other side
+    MOST = 8                        # or so many, where planes have so many pixels and
+    LONG = 400                      # a product would have no full panels of rows
     AT_ONCE = 16                    # channels of a task, at most
-    MOST_SUMS = FEW * AT_ONCE
+    MOST_SUMS = MOST * AT_ONCE
     VECTOR_BYTES = 64               # at most
     RUN = 4096                      # pixels
+    RUNS = 8192                     # of all channels of a task: two thirds of an L1
     FEWEST_PIXELS = 96              # for which their lanes are worth adding up
 
 # Pixels take as long as so many operations of a convolution.
-cdef double PIXEL_WORK = 8.0
+cdef double PIXEL_WORK = 40.0
 
 
 cdef struct WeightDots:
@@ -32,15 +35,18 @@ cdef struct WeightDots:
     Image many, few                 # all groups; C is the channels of one group
     char *grad_w
     Py_ssize_t many_step, few_step          # in grad_w
-    Py_ssize_t size, at_once, n_tasks       # pixels; channels of a task; of a group
+    Py_ssize_t size, run                    # pixels, and those of a run
+    Py_ssize_t at_once, n_tasks             # channels of a task; tasks of a group
 
 
 cdef bint is_weight_dots(
     const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Steps steps
 ) noexcept:
+    cdef bint are_long = x.x.H * x.x.W >= LONG
+    cdef bint may_be_more = C <= R or R < x.kernels.mr
     return (
         steps.KH * steps.KW * x.step_h * x.step_w == 1
-        and 0 < min(R, C) <= FEW
+        and 0 < min(R, C) <= (MOST if are_long and may_be_more else FEW)
         and grad_y.N * grad_y.H * grad_y.W >= FEWEST_PIXELS
         and x.x.H == grad_y.H
         and x.x.W == grad_y.W
@@ -64,12 +70,15 @@ cdef int run_weight_dots(
         p.many.C, p.few.C = R, C
     p.at_once = max(1, min(p.many.C // 8, AT_ONCE))
     p.n_tasks = (p.many.C + p.at_once - 1) // p.at_once
+    p.run = RUN
+    if p.few.C > FEW:
+        p.run = RUNS // (p.few.C + 2) // p.kernels.lanes * p.kernels.lanes
     if plans is not None:
         plans.append({
             "tasks": G * p.n_tasks,
             "scratch_bytes": 0,
-            "block": (1, RUN),
-            "blocks": p.many.N * ((p.size + RUN - 1) // RUN),
+            "block": (1, p.run),
+            "blocks": p.many.N * ((p.size + p.run - 1) // p.run),
             "chunk": 1,
             "chunks": 1,
             "in_place": True,
@@ -77,7 +86,7 @@ cdef int run_weight_dots(
             "roundings": RUN // p.kernels.lanes + p.kernels.lanes,
         })
         return 0
-    work = PIXEL_WORK * G * p.many.C * p.many.N * p.size
+    work = (PIXEL_WORK + 4 * p.few.C) * G * p.many.C * p.many.N * p.size
     return run_tasks(dots_task, &p, G * p.n_tasks, num_threads, work)
 
 
@@ -101,7 +110,7 @@ cdef void dots_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
         at = 0
         while at < p.size:
             add_run(p, &sums, n, group, first, count, at)
-            at += RUN
+            at += p.run
     add_lanes(p, &sums)
     at = group * p.many.C * p.few.C + first * p.many_step
     for c in range(count):
@@ -116,7 +125,7 @@ cdef void add_run(
     Py_ssize_t count, Py_ssize_t at,
 ) noexcept nogil:
     """Add the products of pixels from `at` on of image n."""
-    cdef Py_ssize_t n_pixels = min(RUN, p.size - at), c
+    cdef Py_ssize_t n_pixels = min(p.run, p.size - at), c
     cdef Py_ssize_t bytes = p.few.C * p.kernels.lanes * p.kernels.itemsize
     cdef const char *few = find_run(p, &p.few, n, group * p.few.C, at)
     if sums.n_pixels + n_pixels > RUN:

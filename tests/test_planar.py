@@ -149,6 +149,8 @@ CALLS = {
     "1x1, few outputs": ((3, 37, 15, 29), (3, 37, 1, 1), {}),
     "1x1, few inputs": ((2, 2, 61, 83), (19, 2, 1, 1), {}),
     "1x1, many short planes": ((90, 17, 7, 7), (4, 17, 1, 1), {}),
+    "1x1, eight inputs": ((2, 8, 41, 27), (19, 8, 1, 1), {}),
+    "1x1, groups of 6 by 12": ((1, 24, 20, 23), (48, 6, 1, 1), {"groups": 4}),
     "1x1, grouped": ((1, 12, 13, 17), (20, 3, 1, 1), {"groups": 4}),
 }
 every_call = pytest.mark.parametrize("name", CALLS)
