@@ -64,7 +64,7 @@ def forward(
     if is_better_by_channels(&p, steps, False):
         run_depthwise(&p, steps, False, num_threads, plans)
         return
-    if is_better_planar(&p, steps):
+    if is_better_planar(&p, steps, False):
         run_planar(&p, steps, False, num_threads, plans)
         return
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
@@ -106,7 +106,7 @@ def grad_input(
     if is_better_by_channels(&p, steps, True):
         run_depthwise(&p, steps, True, num_threads, plans)
         return
-    if is_better_planar(&p, steps):
+    if is_better_planar(&p, steps, True):
         run_planar(&p, steps, True, num_threads, plans)
         return
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)

@@ -7,7 +7,7 @@ from convnet._product cimport Product
 
 # Whether a described product is better summed plane by plane than packed and
 # multiplied.
-cdef bint is_better_planar(const Product *p, Steps steps) noexcept
+cdef bint is_better_planar(const Product *p, Steps steps, bint gradient) noexcept
 
 # Run a described product, whose y are the result's strides and sizes: the convolution,
 # or its input gradient.

@@ -29,10 +29,13 @@ cdef double TASK_WORK = 4e5
 cdef double WEIGHT_WORK = 20
 
 
-cdef bint is_better_planar(const Product *p, Steps steps) noexcept:
+cdef bint is_better_planar(const Product *p, Steps steps, bint gradient) noexcept:
     cdef const cn_kernels_t *kernels = p.pixels.kernels
     cdef Py_ssize_t W = p.pixels.y.W, taps = steps.KH * steps.KW
-    cdef double planar = planar_cycles(p.R, W, taps, kernels.lanes)
+    cdef double planar
+    if gradient:                        # by phases
+        W = (W + steps.SW - 1) // steps.SW
+    planar = planar_cycles(p.R, W, taps, kernels.lanes)
     return planar < packed_cycles(p.R, taps, kernels.mr) and fits_planes(
         p.pixels.x.C, W, steps
     )
