@@ -29,11 +29,12 @@ cdef struct Gather:
     # The slab; `direct` reads x itself where it already looks like one.
     # Pixels are pixel_stride elements apart: one, or those of a turned slab, whose
     # channels come last, at most so many of them; or x's own columns are stepped over.
-    # In a turned slab so many taps of a row may be `joined`: then their channels are
-    # side by side, for no column is left out and none is padded. Output columns are
-    # col_stride elements apart.
+    # A slab has columns of x phase by phase, slab_step of them in turn, and those of
+    # neighbouring outputs are `apart`. In a turned one so many taps of a row may be
+    # `joined`: then columns lie as in x, of their channels alone, and taps' channels
+    # follow each other.
     bint direct, banded, too_large
-    Py_ssize_t turned, joined, pixel_stride, col_stride, max_slab_bytes
+    Py_ssize_t turned, joined, slab_step, apart, pixel_stride, max_slab_bytes
     Py_ssize_t dh_min, dw_min, span_h, span_w, row_step, n_phases, n_cols, row_pitch
     Py_ssize_t n_tap_rows, max_slab_rows, channel_stride
 

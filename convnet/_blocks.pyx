@@ -13,7 +13,7 @@ cdef void plan_gather(
     Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t joined,
     Py_ssize_t max_pixels, Py_ssize_t max_depth, Py_ssize_t max_slab_bytes,
 ) noexcept nogil:
-    g.joined = joined
+    join_taps(g, joined)
     measure_taps(g)
     join_rows(g)
     g.turned, g.max_depth, g.max_slab_bytes = turned, max_depth, max_slab_bytes
@@ -27,7 +27,7 @@ cdef void plan_gather(
 cdef void plan_gather_like(
     Gather *g, const Gather *other, Py_ssize_t turned
 ) noexcept nogil:
-    g.joined = 1
+    join_taps(g, 1)
     measure_taps(g)
     g.turned, g.direct = turned, False
     g.max_depth, g.max_slab_bytes = other.max_depth, other.max_slab_bytes
@@ -44,9 +44,7 @@ cdef Py_ssize_t slab_pixels(const Gather *g) noexcept nogil:
 
 
 cdef void lay_out_slab(Gather *g) noexcept nogil:
-    g.n_cols = g.cols + (g.span_w - 1) // g.step_w
-    if g.joined > 1:
-        g.n_cols = (g.cols - 1) * g.step_w + g.span_w
+    g.n_cols = (g.cols - 1) * g.apart + (g.span_w - 1) // g.slab_step + 1
     g.row_pitch = g.n_phases * g.n_cols
     cdef Py_ssize_t images = min(g.rows, (g.rows + g.y.H - 2) // g.y.H + 1)
     g.max_slab_rows = (g.rows - images) * g.row_step + images * g.span_h
@@ -68,10 +66,16 @@ cdef void lay_out_slab(Gather *g) noexcept nogil:
         # Whole vectors, and no multiple of 512 bytes.
         g.pixel_stride = (g.chunk_channels + g.kernels.lanes - 1) // g.kernels.lanes
         g.pixel_stride = (g.pixel_stride | (g.pixel_stride > 7)) * g.kernels.lanes
-    g.col_stride = g.pixel_stride
     if g.joined > 1:
-        g.pixel_stride, g.col_stride = g.x.C, g.step_w * g.x.C
+        g.pixel_stride = g.x.C
     place_taps(g)
+
+
+cdef inline void join_taps(Gather *g, Py_ssize_t joined) noexcept nogil:
+    """Of joined taps the slab has all columns; of others, each phase by itself."""
+    g.joined, g.slab_step, g.apart = joined, g.step_w, 1
+    if joined > 1:
+        g.slab_step, g.apart = 1, g.step_w
 
 
 cdef void measure_taps(Gather *g) noexcept nogil:
@@ -114,13 +118,10 @@ cdef void choose_phases(Gather *g) noexcept nogil:
     cdef Py_ssize_t t, f, i
     cdef Py_ssize_t *phase = g.taps.phase
     g.n_phases = 0
-    if g.joined > 1:                    # columns as they are
-        phase[0], g.n_phases = 0, 1
-        return
     for t in range(g.taps.n):
         if t > 0 and begins_row(g, t):
             break
-        f, i = (g.taps.dw[t] - g.dw_min) % g.step_w, g.n_phases
+        f, i = (g.taps.dw[t] - g.dw_min) % g.slab_step, g.n_phases
         while i > 0 and phase[i - 1] > f:
             i -= 1
         if i == 0 or phase[i - 1] != f:
@@ -248,12 +249,9 @@ cdef void place_taps(Gather *g) noexcept nogil:
         elif begins_row(g, t):
             row += g.rows
         u, f = g.taps.dw[t] - g.dw_min, 0
-        if g.joined > 1:
-            tap[t] = row * g.row_pitch + u
-            continue
-        while g.taps.phase[f] != u % g.step_w:
+        while g.taps.phase[f] != u % g.slab_step:
             f += 1
-        tap[t] = row * g.row_pitch + f * g.n_cols + u // g.step_w
+        tap[t] = row * g.row_pitch + f * g.n_cols + u // g.slab_step
 
 
 cdef Py_ssize_t block_bytes(const Gather *g) noexcept nogil:
@@ -349,7 +347,7 @@ cdef const char *load_channels(
     slab.x, slab.x_channel_stride = g.x_row, g.x.sc
     slab.n_rows, slab.row = block.n_slab_rows, block.slab_row
     slab.first_col = block.first_col * g.step_w + g.dw_min
-    slab.step, slab.n_cols = 1 if g.joined > 1 else g.step_w, g.n_cols
+    slab.step, slab.n_cols = g.slab_step, g.n_cols
     slab.n_phases, slab.phase = g.n_phases, g.taps.phase
     slab.pixel_stride = g.pixel_stride
     if g.turned:
@@ -365,18 +363,18 @@ cdef void cut_panel(
 ) noexcept nogil:
     """Cut pixels [first, first + n) of a block into runs; join runs that continue."""
     cdef Py_ssize_t r = first // block.n_cols, col = first % block.n_cols
-    cdef Py_ssize_t left = n, length, in_, out
+    cdef Py_ssize_t left = n, length, in_, out, step = g.apart * g.pixel_stride
     cdef cn_segment_t *last = segment - 1
     cdef bint follows
     panel.joined = True
     while left > 0:
         length = min(left, block.n_cols - col)
         in_ = block.row_in[r] * (1 if g.direct else g.pixel_stride)
-        in_ += col * g.col_stride
+        in_ += col * step
         out = block.row_out[r] + col * g.y.sw
         follows = left == n or last.out + last.len * g.y.sw == out
         panel.joined = panel.joined and follows
-        if left < n and follows and last.in_ + last.len * g.col_stride == in_:
+        if left < n and follows and last.in_ + last.len * step == in_:
             last.len += length
         else:
             last += 1
@@ -385,7 +383,7 @@ cdef void cut_panel(
         r, col = r + 1, 0
     panel.segment = segment
     panel.n_segments = last - segment + 1
-    panel.n_pixels, panel.step = n, g.col_stride
+    panel.n_pixels, panel.step = n, step
     panel.readable = not g.direct
 
 

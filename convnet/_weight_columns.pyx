@@ -47,7 +47,7 @@ cdef void multiply_turned(
     cdef Py_ssize_t t = chunk.t, c, n, n_columns = g.joined * chunk.n_channels
     cdef Columns columns
     rows.steps, rows.n_steps, rows.b_stride = (
-        pixels.segment, pixels.n_segments, g.col_stride
+        pixels.segment, pixels.n_segments, pixels.step
     )
     rows.b = source
     while t < chunk.t + chunk.n_taps:
