@@ -78,7 +78,7 @@ cpdef double joined_weight_cycles(
     A single vector of columns is better gathered.
     """
     cdef Py_ssize_t rows = (R + mr - 1) // mr * mr, columns = steps.KW * C
-    if steps.DW != 1 or C > lanes or columns <= lanes or steps.KH * columns > KC * C:
+    if steps.DW != 1 or steps.KH * steps.KW > KC or not C <= lanes < columns:
         return float("inf")
     columns = steps.KH * ((columns + lanes - 1) // lanes * lanes)
     return columns * rows * WEIGHT_MULTIPLYING + (

@@ -17,13 +17,13 @@ from convnet._operands cimport Image, Steps, is_flat
 
 cdef enum:
     FEW = 4                         # channels of the other side
-    MOST = 8                        # or so many, where planes have so many pixels and
-    LONG = 400                      # a product would have no full panels of rows
+    MOST = 8                        # or so many, unless these fill panels of rows,
+    LONG = 400                      # where planes have so many pixels
     AT_ONCE = 16                    # channels of a task, at most
     MOST_SUMS = MOST * AT_ONCE
     VECTOR_BYTES = 64               # at most
     RUN = 4096                      # pixels
-    RUNS = 8192                     # of all channels of a task: two thirds of an L1
+    RUN_BYTES = 32 * 1024           # of the other side's planes, two thirds of an L1
     FEWEST_PIXELS = 96              # for which their lanes are worth adding up
 
 # Pixels take as long as so many operations of a convolution.
@@ -72,7 +72,8 @@ cdef int run_weight_dots(
     p.n_tasks = (p.many.C + p.at_once - 1) // p.at_once
     p.run = RUN
     if p.few.C > FEW:
-        p.run = RUNS // (p.few.C + 2) // p.kernels.lanes * p.kernels.lanes
+        p.run = RUN_BYTES // ((p.few.C + 2) * p.kernels.itemsize)
+        p.run = p.run // p.kernels.lanes * p.kernels.lanes
     if plans is not None:
         plans.append({
             "tasks": G * p.n_tasks,

@@ -145,7 +145,7 @@ CALLS = {
         (9, 8, 3, 9),
         {"padding": (1, 5)},
     ),
-    # A tap, and few channels on one side: products of planes, 4,096 pixels long.
+    # A tap, and few channels on one side: products of planes, or of parts of them.
     "1x1, few outputs": ((3, 37, 15, 29), (3, 37, 1, 1), {}),
     "1x1, few inputs": ((2, 2, 61, 83), (19, 2, 1, 1), {}),
     "1x1, many short planes": ((90, 17, 7, 7), (4, 17, 1, 1), {}),
