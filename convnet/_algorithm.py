@@ -18,19 +18,15 @@ import numpy as np
 from convnet import _estimates, _kernels
 from convnet._geometry import Window
 from convnet._operands import Steps
+from convnet._tiling import Tiling, find_tiling
 
 ALGORITHMS = ("direct", "winograd2", "winograd4")
-# Winograd's points on each axis, named after F(2, 3) and F(4, 3).
-POINTS = {"winograd2": 4, "winograd4": 6}
 # What the policies allow: six points have three to five times the rounding errors of a
 # direct sum, four have about the same.
 ALLOWED = {"strict": ALGORITHMS[:2], "default": ALGORITHMS}
 
 # The policy of calls that name none.
 _policy = "default"
-
-# Strides whose phases drivers can gather, or weave.
-_PHASES = {"forward": (1, 2, 4), "grad_input": (1, 2), "grad_weight": (1,)}
 
 # A call of less work is direct: the choice would cost more than it brings. So are thin
 # ones: transforms are for channels that are used many times.
@@ -39,10 +35,9 @@ _SMALL_WORK, _THIN = 1e6, 3
 # vectors of a panel of tiles, and cycles of a tile beside its products: with few
 # channels these are most of them.
 _WINOGRAD_RATE, _TILE = {1: 0.59, 2: 0.65, 3: 0.79}, 70
-# Cycles to pack a weight, and of a row of pixels that are not packed; and what sums
-# plane by plane and products by runs of pixels take of their estimates, which know
-# nothing of blocks.
-_PACKING, _UNPACKED, _PLANAR, _RUNS = 0.4, 0.75, 1.06, 1.2
+# Cycles to pack a weight; and what sums plane by plane and products by runs of pixels
+# take of their estimates, which know nothing of blocks.
+_PACKING, _PLANAR, _RUNS = 0.4, 1.06, 1.2
 # By points and taps: cycles per vector of tiles and channel of the two transforms, and
 # per panel of filters and channel of the weights' one; and of that where they stay in
 # the cache.
@@ -58,9 +53,10 @@ _TRANSFORMS = {
 _CACHE_BYTES, _WRITE_RATES, _L2_BYTES, _READ_RATE = 12e6, (8.0, 3.3), 1e6, 5.0
 # Gradients of weights: the rates of tiles; cycles to store a sum, to turn a pixel for a
 # column, to pass over a Winograd sum for each block of tiles, and to transform it back;
-# and for a vector of a tile's two transforms.
+# for a vector of a tile's two transforms; and how many tasks have parts of the tiles.
 _GRADIENT_RATES, _STORING, _TURNING = (0.99, 0.94), 0.47, 0.29
 _BLOCK_SUM, _BACK = 0.13, 0.45
+_ENOUGH_TASKS = 8
 _GRADIENT_TRANSFORMS = {(4, 3): 125, (6, 3): 400, (6, 4): 400, (6, 5): 350}
 
 
@@ -105,7 +101,7 @@ def choose(
     `prepared` weights are packed or transformed before the call; `kind` names the pass.
     """
     if algorithm != "auto":
-        if algorithm != "direct" and not filter_size(algorithm, window, kind):
+        if algorithm != "direct" and not find_tiling(algorithm, window, kind):
             raise ValueError(
                 f"algorithm {algorithm!r} has no tiles for {kind} of {window}: see the "
                 "documentation of conv2d"
@@ -114,7 +110,7 @@ def choose(
     thin = min(product.rows, product.channels) < _THIN
     if thin or product.work(math.prod(window.kernel)) < _SMALL_WORK:
         return "direct"
-    if dtype.itemsize != 4 or not filter_size("winograd4", window, kind):
+    if dtype.itemsize != 4 or not find_tiling("winograd4", window, kind):
         return "direct"
     call = product, window, precision or _policy, prepared, kind
     return _fastest(_kernels.get_isa(), *call)
@@ -140,35 +136,28 @@ def estimates(
     if gradient:
         costs["direct"] = _direct_gradient_cycles(product, window)
     for name in ALLOWED[precision or _policy][1:]:
-        r = filter_size(name, window, kind)
-        if r and gradient:
-            costs[name] = _winograd_gradient_cycles(product, POINTS[name], r)
-        elif r:
-            phased = by_phases(product, window.stride[0], kind)
-            costs[name] = _winograd_cycles(phased, POINTS[name], r, prepared)
+        tiling = find_tiling(name, window, kind)
+        if not tiling:
+            continue
+        if gradient:
+            costs[name] = _winograd_gradient_cycles(product, tiling, window)
+        else:
+            tiled = by_tiles(product, tiling, window.stride[0], kind)
+            costs[name] = _winograd_cycles(tiled, tiling, prepared)
     return costs
 
 
-def filter_size(algorithm: str, window: Window, kind: str) -> int:
-    """Return r of Winograd's F(m, r) for a pass, or 0 if its tiles do not fit.
+def by_tiles(product: Product, tiling: Tiling, step: int, kind: str) -> Product:
+    """Return the product whose channels, or backward whose rows, are phases as well.
 
-    Filters have two taps at least on both axes and leave a tile two results; with
-    stride they are those of the phases. 2x2 taps would not pay in gradients of weights.
+    Pieces of kernels are channels either way.
     """
-    (SH, SW), points = window.stride, POINTS[algorithm]
-    if window.dilation != (1, 1) or SH != SW:
-        return 0
-    r = -(-max(window.kernel) // SH)
-    fits = min(window.kernel) > SH and r < points and (points == 6 or r == 3)
-    pays = r > 2 or kind != "grad_weight"
-    return r if fits and pays and SH in _PHASES[kind] else 0
-
-
-def by_phases(product: Product, step: int, kind: str) -> Product:
-    """Return the product whose channels, or backward whose rows, are phases."""
+    rows, channels = product.rows, product.channels * math.prod(tiling.pieces)
     if kind == "grad_input":
-        return product._replace(rows=product.rows * step**2)
-    return product._replace(channels=product.channels * step**2)
+        rows *= step**2
+    else:
+        channels *= step**2
+    return product._replace(rows=rows, channels=channels)
 
 
 def _fits_planes(product: Product, window: Window) -> bool:
@@ -180,12 +169,9 @@ def _direct_cycles(product: Product, window: Window, prepared: bool) -> float:
     mr, _, lanes = _kernels.tile_shape(4)
     taps = math.prod(window.kernel)
     packed = _estimates.packed_cycles(R, taps, mr)
-    # Few rows multiply pixels where they lie, if rows of the image fill vectors.
-    few = R <= 4 and C >= _THIN and taps > 9
-    if few and 5 * -(-W // lanes) * lanes <= 6 * W:
-        packed = min(packed, 1 + _UNPACKED * 2 ** (R - 1).bit_length())
+    unpacked = _estimates.unpacked_cycles(R, C, W, taps, lanes)
     by_runs = _RUNS * _estimates.run_cycles(R, C, W, taps, lanes, mr)
-    cycles = -(-N * H * W // lanes) * min(packed, by_runs)
+    cycles = -(-N * H * W // lanes) * min(packed, unpacked, by_runs)
     if not prepared:
         cycles += -(-R // mr) * mr * _PACKING
     if _fits_planes(product, window):
@@ -194,14 +180,14 @@ def _direct_cycles(product: Product, window: Window, prepared: bool) -> float:
     return G * C * taps * cycles
 
 
-def _winograd_cycles(product: Product, n: int, r: int, prepared: bool) -> float:
+def _winograd_cycles(product: Product, tiling: Tiling, prepared: bool) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
-    points, m = n**2, n - r + 1
+    points, m = tiling.points**2, tiling.size
     tiles = N * -(-H // m) * -(-W // m)
     vectors = -(-tiles // lanes)
     panels = -(-R // mr)
-    to_points, from_points, weights, kept_weights = _TRANSFORMS[n, r]
+    to_points, from_points, weights, kept_weights = _TRANSFORMS[tiling[:2]]
     # Vectors of a panel and of a run, as in _winograd_plan; each run reads all
     # weights again.
     vector_bytes = points * C * lanes * 4
@@ -217,14 +203,19 @@ def _winograd_cycles(product: Product, n: int, r: int, prepared: bool) -> float:
     calls = -(-vectors // 3) * panels if vectors > 1 else -(-panels // 3)
     multiply += points * calls * _TILE
     transform = vectors * (C * to_points + R * from_points)
+    # Inputs that leave L2 are written and read again, be it for a few filters.
+    if panel * vector_bytes > _L2_BYTES:
+        multiply = max(multiply, vectors * vector_bytes / _READ_RATE)
     size = points * C * panels * mr * 4
     runs = -(-vectors // run)
     reread = runs * size / _READ_RATE if size > _L2_BYTES else 0.0
-    before = panels * C * weights + size / _WRITE_RATES[G * size >= _CACHE_BYTES]
+    # Filters are transformed by whole vectors.
+    filters = -(-R // lanes) * lanes / mr * C
+    before = filters * weights + size / _WRITE_RATES[G * size >= _CACHE_BYTES]
     if prepared:
         before = 0.0
     elif runs == 1:
-        before, reread = panels * C * kept_weights, 0.0
+        before, reread = filters * kept_weights, 0.0
     return G * (max(multiply, reread) + transform + before)
 
 
@@ -244,17 +235,27 @@ def _direct_gradient_cycles(product: Product, window: Window) -> float:
     return G * cycles
 
 
-def _winograd_gradient_cycles(product: Product, n: int, r: int) -> float:
+def _winograd_gradient_cycles(
+    product: Product, tiling: Tiling, window: Window
+) -> float:
     G, R, C, N, H, W = product
     _, _, lanes = _kernels.tile_shape(4)
-    points, m = n**2, n - r + 1
+    points, m, pieces = tiling.points**2, tiling.size, math.prod(tiling.pieces)
     tiles = N * -(-H // m) * -(-W // m)
+    # The pieces of a kernel are stored one after another, into the same lines.
+    size = R * C * math.prod(window.kernel) * 4
+    storing = size / _WRITE_RATES[G * size >= _CACHE_BYTES] if pieces > 1 else 0.0
     # Channels fill whole vectors, and the rows' transforms as well.
     C, R_vectors = -(-C // lanes) * lanes, -(-R // lanes) * lanes
     sums = points * R * C
-    # Each block of 64 tiles reads the sums and writes them.
+    # Each block of 64 tiles reads the sums and writes them; parts have their own.
+    blocks = -(-tiles // 64)
+    tasks = G * -(-C // 128) * R_vectors // lanes
+    parts = min(blocks, -(-_ENOUGH_TASKS // tasks))
     multiply = sums * (tiles / 2 / lanes / _GRADIENT_RATES[1])
-    passes = sums * (-(-tiles // 64) * _BLOCK_SUM + _BACK)
-    # A task has 128 channels and 128 rows: others transform the same tiles again.
-    transforms = tiles / lanes * (C * -(-R // 128) + R_vectors * -(-C // 128))
-    return G * (multiply + passes + transforms * _GRADIENT_TRANSFORMS[n, r])
+    passes = sums * (blocks * _BLOCK_SUM + parts * _BACK)
+    # A task has 128 channels and 128 rows: others turn and transform the same tiles.
+    vectors = (C * -(-R // 128) + R_vectors * -(-C // 128)) / lanes
+    transforms = vectors * tiles * _GRADIENT_TRANSFORMS[tiling[:2]]
+    turning = vectors * N * H * W * lanes * _TURNING
+    return G * pieces * (multiply + passes + transforms + turning + storing)

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from convnet import _check as check
-from convnet._algorithm import POINTS, Product, choose
+from convnet._algorithm import Product, choose
 from convnet._check import Shape
 from convnet._geometry import IntOrPair, Padding, Pair, Window, conv_window
 from convnet._operands import Steps
+from convnet._tiling import Tiling, find_tiling
 
 WindowOptions = tuple[IntOrPair, Padding, IntOrPair, int]
 
@@ -83,9 +84,11 @@ class ConvCall:
         return Steps(*self.window[:4])
 
     @cached_property
-    def points(self) -> int:
-        """Winograd's products on each axis of a tile; 0 for direct sums."""
-        return POINTS.get(self.algorithm, 0)
+    def tiling(self) -> Tiling | None:
+        """Winograd's tiles; None for direct sums."""
+        if self.algorithm == "direct":
+            return None
+        return find_tiling(self.algorithm, self.window, self.kind)
 
     @cached_property
     def is_nchw(self) -> bool:

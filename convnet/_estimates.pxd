@@ -10,6 +10,9 @@ cpdef double planar_cycles(
     Py_ssize_t R, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
 )
 cpdef double packed_cycles(Py_ssize_t R, Py_ssize_t taps, Py_ssize_t mr)
+cpdef double unpacked_cycles(
+    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
+)
 cpdef double run_cycles(
     Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes,
     Py_ssize_t mr,

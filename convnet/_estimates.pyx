@@ -11,6 +11,8 @@ cdef double SUMMING = 1.0, COPYING = 4.0
 # Packed: for each row that panels have and tap, and to pack the vector (a single tap is
 # packed by the tile, for nearly nothing).
 cdef double MULTIPLYING = 0.68, PACKING = 5.0, PACKING_ONE = 1.0
+# In place, for each row of a tile, and for a vector.
+cdef double READING = 0.75, STEPPING = 1.0
 # By runs, a vector of rows: for each pixel, to begin a tap, and to store the sums of a
 # vector of pixels. ISAs with so tall panels have registers enough, and more vectors of
 # rows make up for packing.
@@ -18,6 +20,9 @@ cdef double RUN_SUMMING = 0.7, BEGINNING = 5.0, STORING = 150.0
 cdef enum:
     MANY_ROWS = 8
     MOST_VECTORS = 2
+    # Products of so few rows, and with so many channels, read pixels in place.
+    UNPACKED_ROWS = 16
+    UNPACKED_CHANNELS = 3
 # Gradients of weights, for a vector of grad_y: for each tap and row; to copy x, for
 # each channel; and how much longer that takes for each pixel of all channels' rows more
 # than so many, of which a slab holds few.
@@ -44,6 +49,26 @@ cpdef double packed_cycles(Py_ssize_t R, Py_ssize_t taps, Py_ssize_t mr):
     """Cycles of a packed product."""
     cdef double packing = PACKING if taps > 1 else PACKING_ONE
     return (R + mr - 1) // mr * mr * MULTIPLYING + packing
+
+
+cpdef double unpacked_cycles(
+    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
+):
+    """Cycles of few rows by pixels where they lie; infinite where they are packed.
+
+    What is read in place ends with a row of the image, where a vector may be empty, and
+    comes tap by tap: a run of a few channels costs as much as many.
+    """
+    cdef Py_ssize_t most = UNPACKED_ROWS, rows = 1
+    if W <= 2 * lanes:
+        most //= 2                  # tiles of fewer vectors keep few sums
+    if R > most or C < UNPACKED_CHANNELS or not 2 < taps <= KC:
+        return float("inf")
+    if W == 0 or 5 * full_vectors(W, lanes) > 6:
+        return float("inf")
+    while rows < R:
+        rows *= 2
+    return rows * READING + STEPPING
 
 
 cpdef double run_cycles(

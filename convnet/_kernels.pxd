@@ -92,14 +92,14 @@ cdef extern from "convnet.h" nogil:
     ctypedef struct cn_tiles_t:
         const cn_strip_t *strip
         Py_ssize_t n_strips, n_tiles
-        int n, m, step, ways
+        int n, m, step, ways, n_pieces, pieces_w
         Py_ssize_t n_channels, channel_stride
         cn_row_t row
 
     ctypedef struct cn_filters_t:
         Py_ssize_t n_rows, row_stride, n_channels, channel_stride
         Py_ssize_t KH, KW
-        int n, r, step, ways, flip
+        int n, r, step, ways, pieces_h, pieces_w, flip
         const void *end
 
     ctypedef struct cn_depthwise_t:
@@ -207,7 +207,7 @@ cdef extern from "convnet.h" nogil:
         ) noexcept nogil
         void (*winograd_turn)(
             void *, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-            Py_ssize_t, const cn_filters_t *,
+            Py_ssize_t, const cn_filters_t *, Py_ssize_t,
         ) noexcept nogil
         double (*sum_plane)(const void *, const cn_plane_t *) noexcept nogil
         void (*sum_channels)(

@@ -2,7 +2,7 @@
 """What a convolution call would do, and why: `explain`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,13 +11,7 @@ from numpy.typing import DTypeLike
 
 from convnet import _check as check
 from convnet import _conv, _conv_weight, _winograd, _winograd_weight
-from convnet._algorithm import (
-    POINTS,
-    by_phases,
-    estimates,
-    filter_size,
-    get_policy,
-)
+from convnet._algorithm import by_tiles, estimates, get_policy
 from convnet._conv_call import ConvCall, check_conv
 from convnet._geometry import IntOrPair, Padding
 from convnet._threads import get_num_threads
@@ -183,19 +177,19 @@ def _outlines(call: ConvCall, algorithm: str) -> list[dict[str, Any]]:
     weight = np.broadcast_to(call.dtype.type(0), call.w_shape)
     outlines: list[dict[str, Any]] = []
     how = call.steps, call.groups, get_num_threads()
-    points = POINTS.get(algorithm, 0)
+    tiling = replace(call, algorithm=algorithm).tiling
     if call.kind == "grad_weight":
-        if points:
-            _winograd_weight.grad_weight(y, x, weight, points, *how, plans=outlines)
+        if tiling:
+            _winograd_weight.grad_weight(y, x, weight, tiling, *how, plans=outlines)
         else:
             _conv_weight.grad_weight(y, x, weight, *how, plans=outlines)
     elif call.kind == "forward":
-        if points:
-            _winograd.forward(x, weight, None, y, points, *how, plans=outlines)
+        if tiling:
+            _winograd.forward(x, weight, None, y, tiling, *how, plans=outlines)
         else:
             _conv.forward(x, weight, None, y, *how, plans=outlines)
-    elif points:
-        _winograd.grad_input(y, weight, x, points, *how, plans=outlines)
+    elif tiling:
+        _winograd.grad_input(y, weight, x, tiling, *how, plans=outlines)
     else:
         _conv.grad_input(y, weight, x, *how, plans=outlines)
     return outlines
@@ -264,11 +258,13 @@ _ENLARGED = {(4, 3): 16, (4, 2): 16, (6, 2): 164, (6, 3): 181, (6, 4): 209, (6, 
 
 def _winograd_tiles(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
     """Describe Winograd's algorithm: products of tiles at all points."""
-    (outline,) = _outlines(call, algorithm)
-    n = POINTS[algorithm]
-    r = filter_size(algorithm, call.window, call.kind)
-    m = n - r + 1
-    G, R, C, N, H, W = by_phases(call.product, call.window.stride[0], call.kind)
+    # Pieces of a kernel have gradients of their own.
+    scratch = max(o["scratch_bytes"] for o in _outlines(call, algorithm))
+    tiling = replace(call, algorithm=algorithm).tiling
+    assert tiling is not None
+    n, r, m = tiling.points, tiling.taps, tiling.size
+    step = call.window.stride[0]
+    G, R, C, N, H, W = by_tiles(call.product, tiling, step, call.kind)
     tiles = N * -(-H // m) * -(-W // m)
     flops = 2 * G * R * C * tiles * n**2
     gradient = call.kind == "grad_weight"
@@ -276,4 +272,4 @@ def _winograd_tiles(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
     # A chain of so many products, and about four roundings in each transform and axis.
     error = _ENLARGED[n, taps] * (terms + 24) * float(np.finfo(call.dtype).eps) / 2
     reason = f"{tiles} tiles of {m} x {m} pixels, {n**2} products of {terms} terms"
-    return Candidate(algorithm, cycles, flops, outline["scratch_bytes"], error, reason)
+    return Candidate(algorithm, cycles, flops, scratch, error, reason)

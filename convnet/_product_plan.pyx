@@ -4,16 +4,13 @@
 from convnet._blocks cimport (
     KC, MAX_PANELS, SLAB_BYTES, Gather, block_bytes, index_bytes, padded, plan_gather,
 )
-from convnet._estimates cimport packed_cycles, run_cycles
+from convnet._estimates cimport packed_cycles, run_cycles, unpacked_cycles
 from convnet._kernels cimport cn_segment_t
 from convnet._packed_pixels cimport block_panels, pixels_bytes
 from convnet._phases cimport n_phase_rows, phases_bytes
 from convnet._pixel_runs cimport best_run
 from convnet._product cimport Product
 
-# Products of so few rows, and with so many channels, read pixels in place.
-cdef Py_ssize_t UNPACKED_ROWS = 16
-cdef Py_ssize_t UNPACKED_CHANNELS = 3
 # Chunks of streamed columns: L1 holds a panel of them and some rows. Chunks of phases:
 # each more reads and writes four times the pixels that a plain product does.
 cdef Py_ssize_t STREAMED_DEPTH = 128, PHASES_DEPTH = 2 * KC
@@ -43,21 +40,11 @@ cdef void plan_pixels(Product *p, Py_ssize_t num_threads) noexcept:
         share_columns(g, num_threads)
 
 
-cdef inline bint is_better_unpacked(const Product *p) noexcept nogil:
-    """Whether so few rows use the pixels that packing them costs more than it brings.
-
-    What is read in place ends with a row of the image, where a vector may be empty, and
-    comes tap by tap: a run of a few channels costs as much as many.
-    """
-    cdef Py_ssize_t W = p.pixels.y.W, most = UNPACKED_ROWS
-    if W <= 2 * p.pixels.kernels.lanes:
-        most //= 2                  # tiles of fewer vectors keep few sums
-    return (
-        p.R <= most
-        and p.pixels.x.C >= UNPACKED_CHANNELS
-        and 2 < p.pixels.taps.n <= KC
-        and 5 * padded(p.pixels.kernels, W) <= 6 * W
-    )
+cdef inline bint is_better_unpacked(const Product *p) noexcept:
+    """Whether packing pixels for so few rows costs more than it brings."""
+    cdef const Gather *g = &p.pixels
+    cdef Py_ssize_t lanes = g.kernels.lanes
+    return unpacked_cycles(p.R, g.x.C, g.y.W, g.taps.n, lanes) < float("inf")
 
 
 cdef inline bint is_better_by_runs(const Product *p) noexcept:

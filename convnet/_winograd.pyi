@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 
 from convnet._operands import Steps
+from convnet._tiling import Tiling
 
 _Array = np.ndarray[Any, Any]
 
@@ -11,7 +12,7 @@ def forward(
     weight: _Array,
     bias: _Array | None,
     y: _Array,
-    points: int,
+    tiling: Tiling,
     steps: Steps,
     groups: int,
     num_threads: int,
@@ -24,7 +25,7 @@ def grad_input(
     grad_y: _Array,
     weight: _Array,
     grad_x: _Array,
-    points: int,
+    tiling: Tiling,
     steps: Steps,
     groups: int,
     num_threads: int,

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Winograd convolution, forward and input gradient.
 
-F(m x m, r x r) with n = m + r - 1 points on each axis; the phases of a strided
-convolution have filters of r x r taps each, those that do not exist being zero.
+F(m x m, r x r) with n = m + r - 1 points on each axis; pieces of kernels and phases of
+a strided convolution have filters of r x r taps each, those that do not exist being
+zero.
 """
 
 cimport numpy as cnp
@@ -11,27 +12,27 @@ from convnet._kernels cimport Flushing, active_kernels, flush_denormals
 from convnet._operands cimport (
     Steps, describe_array, describe_finish, describe_rows, no_finish,
 )
-from convnet._winograd_product cimport Winograd, run_winograd
+from convnet._winograd_product cimport Winograd, n_pieces, run_winograd
 
 cnp.import_array()
 
 
 def forward(
-    cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, int points,
+    cnp.ndarray x, cnp.ndarray weight, cnp.ndarray bias, cnp.ndarray y, object tiling,
     Steps steps, Py_ssize_t groups, int num_threads, dict packings=None,
     cnp.ndarray residual=None, clip=None, list plans=None,
 ):
     """Write the convolution of `x` with `weight` plus `bias` to `y`.
 
-    Tiles have so many `points` on each axis; the other arguments are as for the direct
+    `tiling` is a `convnet._tiling.Tiling`; the other arguments are as for the direct
     convolution.
     """
     cdef Flushing _flushing = flush_denormals(y.itemsize)
     cdef Winograd p
-    describe(&p, x, weight, y, steps, groups, points)
+    describe(&p, x, weight, y, steps, groups, tiling)
     p.step, p.ways, p.filters.flip = <int> steps.SH, 1, False
     p.x.C, p.R = weight.shape[1], weight.shape[0] // groups
-    p.C = p.x.C * p.step * p.step
+    p.C = p.x.C * p.step * p.step * n_pieces(&p)
     p.filters.row_stride = weight.shape[1] * steps.KH * steps.KW
     p.filters.channel_stride = steps.KH * steps.KW
     p.finish = describe_finish(y, bias, residual, clip)
@@ -41,7 +42,7 @@ def forward(
 
 
 def grad_input(
-    cnp.ndarray grad_y, cnp.ndarray weight, cnp.ndarray grad_x, int points,
+    cnp.ndarray grad_y, cnp.ndarray weight, cnp.ndarray grad_x, object tiling,
     Steps steps, Py_ssize_t groups, int num_threads, list plans=None,
 ):
     """Write the gradient of the input to `grad_x`: the filters turned round.
@@ -51,34 +52,39 @@ def grad_input(
     cdef Flushing _flushing = flush_denormals(grad_x.itemsize)
     cdef Winograd p
     cdef Py_ssize_t top = steps.PT // steps.SH, left = steps.PL // steps.SW
-    describe(&p, grad_y, weight, grad_x, steps, groups, points)
+    describe(&p, grad_y, weight, grad_x, steps, groups, tiling)
     p.step, p.ways, p.filters.flip = 1, <int> steps.SH, True
-    p.x.C = p.C = weight.shape[0] // groups
+    p.x.C = weight.shape[0] // groups
+    p.C = p.x.C * n_pieces(&p)
     p.R = weight.shape[1] * p.ways * p.ways
     p.filters.row_stride = steps.KH * steps.KW
     p.filters.channel_stride = weight.shape[1] * steps.KH * steps.KW
     p.skip_h, p.skip_w = steps.PT - top * steps.SH, steps.PL - left * steps.SW
-    p.dh, p.dw = top - p.filters.r + 1, left - p.filters.r + 1
+    p.dh = top - p.filters.pieces_h * p.filters.r + 1
+    p.dw = left - p.filters.pieces_w * p.filters.r + 1
     cut_tiles(&p)
     run_winograd(&p, num_threads, plans, None)
 
 
-cdef void describe(
+cdef int describe(
     Winograd *p, cnp.ndarray x, cnp.ndarray weight, cnp.ndarray y, Steps steps,
-    Py_ssize_t groups, int points,
-) noexcept:
-    cdef Py_ssize_t size = max(steps.KH, steps.KW)
+    Py_ssize_t groups, object tiling,
+) except -1:
+    cdef int points, r, pieces_h, pieces_w
+    points, r, (pieces_h, pieces_w) = tiling
     p.kernels = active_kernels(<int> x.itemsize)
     p.x, p.y = describe_array(x), describe_array(y)
     p.x_row = describe_rows(x)
-    p.filters.r = <int> ((size + steps.SH - 1) // steps.SH)
-    p.n, p.m, p.n_points = points, points - p.filters.r + 1, points * points
-    p.filters.n, p.filters.KH, p.filters.KW = points, steps.KH, steps.KW
+    p.n, p.m, p.n_points = points, points - r + 1, points * points
+    p.filters.n, p.filters.r = points, r
+    p.filters.pieces_h, p.filters.pieces_w = pieces_h, pieces_w
+    p.filters.KH, p.filters.KW = steps.KH, steps.KW
     p.weight = <const char *> cnp.PyArray_DATA(weight)
     p.filters.end = p.weight + cnp.PyArray_NBYTES(weight)
     p.G, p.group_stride = groups, cnp.PyArray_SIZE(weight) // groups
     p.finish = no_finish()
     p.skip_h = p.skip_w = 0
+    return 0
 
 
 cdef void cut_tiles(Winograd *p) noexcept:

@@ -24,7 +24,7 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads, bint kept) noexcept nog
     """
     cdef Py_ssize_t lanes = p.kernels.lanes, widest = p.kernels.nr // lanes, most
     cdef Py_ssize_t vectors = (p.y.N * p.TH * p.TW + lanes - 1) // lanes
-    cdef Py_ssize_t vector_bytes = p.n_points * p.C * lanes * p.kernels.itemsize
+    cdef Py_ssize_t vector_bytes = p.n_points * p.C * lanes * p.kernels.itemsize, copies
     p.n_panels = (p.R + p.kernels.mr - 1) // p.kernels.mr
     widest = max(1, min(widest, MAX_INPUT_BYTES // vector_bytes))
     most = 1 if widest * vector_bytes <= CACHED_BYTES else RUN_PANELS
@@ -33,7 +33,9 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads, bint kept) noexcept nog
     p.slice_channels, p.fold = 0, FOLD
     if not kept and p.n_runs == 1:
         # Transformed weights are used up at once: they need not leave the cache.
-        p.slice_channels = min(SUM_LENGTH, p.C)     # of whole phases: steps divide it
+        # Of whole filters: a channel of x is so many of the product.
+        copies = p.C // p.x.C
+        p.slice_channels = min(max(1, SUM_LENGTH // copies) * copies, p.C)
         p.fold = p.kernels.nr // p.kernels.mr
     elif num_threads > 1 and p.G * p.n_runs < 4 * num_threads:
         share_runs(p, vectors, widest, most, num_threads)

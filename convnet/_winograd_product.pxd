@@ -18,7 +18,7 @@ cdef struct Winograd:
     Py_ssize_t TH, TW               # tiles of one image
     const char *weight              # group 0, row 0, channel 0
     cn_filters_t filters            # of one group
-    Py_ssize_t G, R, C, group_stride    # rows and channels count phases
+    Py_ssize_t G, R, C, group_stride    # rows count phases, channels pieces as well
     Finish finish
     # Panels of MR rows; folds of so many panels, which lie side by side in U.
     Py_ssize_t n_panels, n_folds, fold
@@ -36,3 +36,7 @@ cdef struct Winograd:
 cdef int run_winograd(
     Winograd *p, int num_threads, list plans, dict packings
 ) except -1
+
+# Pieces of a filter, each a channel of its own.
+cdef inline int n_pieces(const Winograd *p) noexcept nogil:
+    return p.filters.pieces_h * p.filters.pieces_w

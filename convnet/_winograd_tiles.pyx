@@ -7,7 +7,7 @@ or a view with steps) are copied to planes first, those rows that a panel needs.
 
 from convnet._blocks cimport odd_lines, padded
 from convnet._kernels cimport CN_NO_ROW, cn_slab_t, cn_strip_t, cn_tiles_t
-from convnet._winograd_product cimport Winograd
+from convnet._winograd_product cimport Winograd, n_pieces
 
 
 cdef inline Py_ssize_t max_strips(const Winograd *p) noexcept nogil:
@@ -36,6 +36,11 @@ cdef inline bint is_wide(const Winograd *p) noexcept nogil:
     return max_strips(p) <= 2
 
 
+cdef inline Py_ssize_t behind(const Winograd *p) noexcept nogil:
+    """Columns of a phase that are seen behind those of the last tile."""
+    return p.filters.pieces_w * p.filters.r - 1
+
+
 cdef inline Py_ssize_t rows_bytes(const Winograd *p) noexcept nogil:
     return (max_rows(p) * sizeof(Py_ssize_t) + 63) // 64 * 64
 
@@ -43,7 +48,7 @@ cdef inline Py_ssize_t rows_bytes(const Winograd *p) noexcept nogil:
 cdef inline Py_ssize_t plane_stride(const Winograd *p) noexcept nogil:
     cdef Py_ssize_t n_cols = p.x.W
     if is_wide(p):
-        n_cols = min(n_cols, (p.width * p.m + p.n - p.m) * p.step)
+        n_cols = min(n_cols, (p.width * p.m + behind(p)) * p.step)
     return odd_lines(max_rows(p) * n_cols)
 
 
@@ -57,23 +62,29 @@ cdef void transform_input(
     cn_tiles_t *tiles,
 ) noexcept nogil:
     cdef Py_ssize_t end = min(first + p.width, p.y.N * p.TH * p.TW)
-    cdef const char *x = p.x.data + group * p.x.C * p.x.sc * p.kernels.itemsize
-    cut_strips(p, first, end, tiles)
-    if p.x.sw != 1:
-        x = copy_rows(p, x, planes, tiles)
-    p.kernels.winograd_input(
-        input, x, tiles, input_stride(p, padded(p.kernels, end - first))
-    )
+    cdef const char *image = p.x.data + group * p.x.C * p.x.sc * p.kernels.itemsize
+    cdef Py_ssize_t width = padded(p.kernels, end - first), row
+    cdef const char *x
+    for row in range(p.filters.pieces_h):
+        cut_strips(p, first, end, row * p.filters.r * p.step, tiles)
+        x = image if p.x.sw == 1 else copy_rows(p, image, planes, tiles)
+        p.kernels.winograd_input(input, x, tiles, input_stride(p, width))
+        input += p.filters.pieces_w * p.step * p.step * width * p.kernels.itemsize
 
 
 cdef void cut_strips(
-    const Winograd *p, Py_ssize_t first, Py_ssize_t end, cn_tiles_t *tiles
+    const Winograd *p, Py_ssize_t first, Py_ssize_t end, Py_ssize_t down,
+    cn_tiles_t *tiles,
 ) noexcept nogil:
-    """Cut tiles [first, end) into strips of neighbours in one row of tiles."""
+    """Cut tiles [first, end) into strips of neighbours in one row of tiles.
+
+    Their inputs begin some rows farther down: where a row of the filters' pieces does.
+    """
     cdef Py_ssize_t n, i, j, h, ih, size = p.m * p.step, y_size = p.m * p.ways
     cdef cn_strip_t *strip = <cn_strip_t *> tiles.strip
     tiles.n_strips, tiles.n_tiles = 0, end - first
     tiles.n, tiles.m, tiles.step, tiles.ways = p.n, p.m, p.step, p.ways
+    tiles.n_pieces, tiles.pieces_w = n_pieces(p), p.filters.pieces_w
     tiles.n_channels, tiles.channel_stride = p.x.C, p.x.sc
     tiles.row = p.x_row
     while first < end:
@@ -81,7 +92,7 @@ cdef void cut_strips(
         strip.n_tiles = min(p.TW - j, end - first)
         strip.first_col = j * size + p.dw
         for h in range(p.n * p.step):
-            ih = i * size + p.dh + h
+            ih = i * size + p.dh + down + h
             strip.row[h] = n * p.x.sn + ih * p.x.sh if 0 <= ih < p.x.H else CN_NO_ROW
         strip.skip_lines, strip.skip_cols = p.skip_h * (i == 0), p.skip_w * (j == 0)
         i, j = i * y_size - p.skip_h, j * y_size - p.skip_w
@@ -123,7 +134,7 @@ cdef Py_ssize_t copy_strips(
     cdef cn_slab_t slab
     if is_wide(p):
         col = max(0, strip.first_col)
-        end = strip.first_col + (strip.n_tiles * p.m + p.n - p.m) * p.step
+        end = strip.first_col + (strip.n_tiles * p.m + behind(p)) * p.step
         end = min(p.x.W, end)
     for s in range(n_strips):
         for h in range(p.n * p.step):

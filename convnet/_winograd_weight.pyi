@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 
 from convnet._operands import Steps
+from convnet._tiling import Tiling
 
 _Array = np.ndarray[Any, Any]
 
@@ -10,7 +11,7 @@ def grad_weight(
     grad_y: _Array,
     x: _Array,
     grad_w: _Array,
-    points: int,
+    tiling: Tiling,
     steps: Steps,
     groups: int,
     num_threads: int,

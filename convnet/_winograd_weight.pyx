@@ -26,7 +26,7 @@ from convnet._kernels cimport (
     take_scratch,
 )
 from convnet._operands cimport (
-    TAP_ARRAYS, Steps, add_tap, describe_array, describe_rows, place_tap_arrays,
+    TAP_ARRAYS, Steps, Taps, add_tap, describe_array, describe_rows, place_tap_arrays,
 )
 from convnet._weight_plan cimport share_rows
 
@@ -44,7 +44,8 @@ cdef Py_ssize_t TRANSFORM_ROWS = 10
 cdef struct WinogradWeight:
     Gather x, grad_y                # at the same tiles
     char *grad_w
-    cn_filters_t filters            # KH, KW, r and n alone
+    cn_filters_t filters            # KH, KW, r, n and pieces alone
+    Py_ssize_t piece                # of the kernel
     int m, n_points                 # n^2
     Py_ssize_t G, R, C              # groups; rows and channels of a group
     Py_ssize_t n_blocks, n_parts
@@ -67,37 +68,54 @@ cdef struct Tiles:
 
 
 def grad_weight(
-    cnp.ndarray grad_y, cnp.ndarray x, cnp.ndarray grad_w, int points, Steps steps,
+    cnp.ndarray grad_y, cnp.ndarray x, cnp.ndarray grad_w, object tiling, Steps steps,
     Py_ssize_t groups, int num_threads, list plans=None,
 ):
     """Write the gradient with respect to the weights to `grad_w`.
 
-    Tiles have so many `points` on each axis. With a list as `plans`, nothing is
-    computed: what would be is appended to it.
+    `tiling` is a `convnet._tiling.Tiling`. With a list as `plans`, nothing is computed:
+    what would be is appended to it.
     """
     cdef Flushing _flushing = flush_denormals(grad_w.itemsize)
     cdef WinogradWeight p
-    cdef Py_ssize_t x_memory[CN_MAX_POINTS * CN_MAX_POINTS * TAP_ARRAYS]
-    cdef Py_ssize_t y_memory[CN_MAX_POINTS * CN_MAX_POINTS * TAP_ARRAYS]
-    cdef int r = <int> max(steps.KH, steps.KW), m = points - r + 1
-    cdef Py_ssize_t t, n = points
-    p.filters.KH, p.filters.KW, p.filters.r, p.filters.n = steps.KH, steps.KW, r, points
-    p.m, p.n_points = m, n * n
+    cdef int n, r, pieces_h, pieces_w
+    n, r, (pieces_h, pieces_w) = tiling
+    p.filters.KH, p.filters.KW, p.filters.r, p.filters.n = steps.KH, steps.KW, r, n
+    p.filters.pieces_h, p.filters.pieces_w = pieces_h, pieces_w
+    p.m, p.n_points = n - r + 1, n * n
     p.grad_w = <char *> cnp.PyArray_DATA(grad_w)
     p.G, p.R, p.C = groups, grad_w.shape[0] // groups, grad_w.shape[1]
-    place_tap_arrays(&p.x.taps, x_memory, n * n)
-    for t in range(n * n):
-        add_tap(&p.x.taps, t // n - steps.PT, t % n - steps.PL, t)
-    place_tap_arrays(&p.grad_y.taps, y_memory, m * m)
-    for t in range(m * m):
-        add_tap(&p.grad_y.taps, t // m, t % m, t)
-    describe(&p.x, x, grad_y, p.C, m)
-    describe(&p.grad_y, grad_y, grad_y, p.R, m)
+    for p.piece in range(pieces_h * pieces_w):
+        describe(&p.x, x, grad_y, p.C, p.m)
+        describe(&p.grad_y, grad_y, grad_y, p.R, p.m)
+        run_piece(&p, steps, num_threads, plans)
+
+
+cdef int run_piece(
+    WinogradWeight *p, Steps steps, int num_threads, list plans
+) except -1:
+    """The gradient of a piece of the kernel, r x r of its taps."""
+    cdef Py_ssize_t x_memory[CN_MAX_POINTS * CN_MAX_POINTS * TAP_ARRAYS]
+    cdef Py_ssize_t y_memory[CN_MAX_POINTS * CN_MAX_POINTS * TAP_ARRAYS]
+    cdef Py_ssize_t dh = p.piece // p.filters.pieces_w * p.filters.r - steps.PT
+    cdef Py_ssize_t dw = p.piece % p.filters.pieces_w * p.filters.r - steps.PL
+    add_square(&p.x.taps, x_memory, p.filters.n, dh, dw)
+    add_square(&p.grad_y.taps, y_memory, p.m, 0, 0)
     plan_gather(&p.x, False, TASK_CHANNELS, 1, MAX_TILES, KC, 2 * SLAB_BYTES)
     plan_gather_like(&p.grad_y, &p.x, TASK_CHANNELS)
     require_slab(&p.x)
     require_slab(&p.grad_y)
-    run(&p, num_threads, plans)
+    return run(p, num_threads, plans)
+
+
+cdef void add_square(
+    Taps *taps, Py_ssize_t *memory, int size, Py_ssize_t dh, Py_ssize_t dw
+) noexcept:
+    """Let taps be the pixels of a tile that begins at (dh, dw)."""
+    cdef Py_ssize_t t
+    place_tap_arrays(taps, memory, size * size)
+    for t in range(size * size):
+        add_tap(taps, dh + t // size, dw + t % size, t)
 
 
 cdef void describe(
@@ -328,4 +346,5 @@ cdef inline void turn_row(
         p.n_parts,
         p.part_size,
         &p.filters,
+        p.piece,
     )

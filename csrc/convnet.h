@@ -138,8 +138,11 @@ enum { CN_MOST_SHIFT = 128 };
  * n = m + r - 1 inputs, which are multiplied at n points.
  *
  * With stride, the pixels of each phase are an image of their own, whose filter has the
- * taps that meet them: step * step channels forward, and ways * ways rows backward. */
+ * taps that meet them: step * step channels forward, and ways * ways rows backward.
+ * Filters of more taps are cut into pieces of r * r, each a channel of its own. */
 enum { CN_MAX_POINTS = 6, CN_MAX_STEP = 4, CN_MAX_WAYS = 2 };
+/* Columns between the first and the last piece, times the steps. */
+enum { CN_MAX_REACH = 16 };
 
 /* A strip: neighbouring tiles, each of n * step by n * step inputs, and of m * ways by
  * m * ways outputs. */
@@ -159,17 +162,19 @@ typedef struct {
     const cn_strip_t *strip;
     ptrdiff_t n_strips, n_tiles;
     int n, m, step, ways;
+    int n_pieces, pieces_w; /* of a filter: all, and those in a row */
     ptrdiff_t n_channels, channel_stride;
     cn_row_t row;
 } cn_tiles_t;
 
 /* Filters of KH x KW taps, which a flip turns by 180 degrees: n_rows of n_channels;
  * where their phases are r x r filters, of channels (step) or of rows (ways; n_rows
- * counts those).  Memory may be read up to `end`. */
+ * counts those), or have pieces_h x pieces_w pieces of so many taps.  Memory may be
+ * read up to `end`. */
 typedef struct {
     ptrdiff_t n_rows, row_stride, n_channels, channel_stride;
     ptrdiff_t KH, KW;
-    int n, r, step, ways, flip;
+    int n, r, step, ways, pieces_h, pieces_w, flip;
     const void *end;
 } cn_filters_t;
 

@@ -201,7 +201,7 @@ w = np.ones((19, 17, 3, 5), np.float32)
 if {before}:
     convnet.conv2d(x, w, num_threads=2)
 child = os.fork()
-y = convnet.conv2d(x, w, num_threads=2)
+y = convnet.conv2d(x, w, num_threads=2, algorithm="direct")  # exact
 if child == 0:
     os._exit(0 if (y == 17 * 15).all() else 1)
 _, status = os.waitpid(child, 0)

@@ -9,14 +9,15 @@ from tolerance import BOUNDS, errors
 
 import convnet
 from convnet import nn, reference
-from convnet._algorithm import choose, filter_size
+from convnet._algorithm import choose
 from convnet._conv_call import check_conv
+from convnet._tiling import find_tiling
 
 # Kernels by stride: filters of two to five taps, or phases of a kernel that have so
-# many at most, some of them fewer.
+# many at most, some of them fewer; and larger ones, of several pieces.
 KERNELS = {
-    1: [(2, 2), (3, 2), (4, 4), (5, 5), (5, 3)],
-    2: [(3, 3), (4, 3), (5, 5), (6, 7), (7, 7), (9, 10), (3, 8)],
+    1: [(2, 2), (3, 2), (4, 4), (5, 5), (5, 3), (6, 6), (7, 7), (3, 11), (9, 4)],
+    2: [(3, 3), (4, 3), (5, 5), (6, 7), (7, 7), (9, 10), (3, 8), (11, 13)],
     4: [(5, 8), (7, 7), (11, 11), (20, 17)],
 }
 CASES = [(kernel, stride) for stride in KERNELS for kernel in KERNELS[stride]]
@@ -164,7 +165,7 @@ def test_a_prepared_layer_keeps_its_phases(isa, rng):
     ("kind", "kernel", "options"),
     [
         ("forward", (1, 1), {}),
-        ("forward", (3, 6), {}),
+        ("forward", (3, 21), {}),
         ("forward", (1, 5), {}),
         ("forward", (5, 5), {"stride": (1, 2)}),
         ("forward", (5, 5), {"stride": 3}),
@@ -190,11 +191,12 @@ def test_what_has_no_tiles_is_refused(kind, kernel, options):
 
 def test_four_points_are_for_filters_of_three_taps():
     x, w = np.ones((1, 4, 40, 41), np.float32), np.ones((5, 4, 5, 5), np.float32)
-    exact = convnet.conv2d(x, w, stride=2, algorithm="direct")
-    y = convnet.conv2d(x, w, stride=2, algorithm="winograd2")
-    assert abs(y - exact).max() < 1e-3
+    for stride in 1, 2:
+        exact = convnet.conv2d(x, w, stride=stride, algorithm="direct")
+        y = convnet.conv2d(x, w, stride=stride, algorithm="winograd2")
+        assert abs(y - exact).max() < 1e-3
     with pytest.raises(ValueError, match="'winograd2' has no tiles"):
-        convnet.conv2d(x, w, algorithm="winograd2")
+        convnet.conv2d(x, w[..., :2, :2], algorithm="winograd2")
 
 
 def test_phases_are_chosen_where_they_pay():
@@ -218,8 +220,8 @@ def test_phases_are_chosen_where_they_pay():
     assert chosen("forward", (1, 512, 7, 7), (512, 512, 3, 3), 2, 1) == "direct"
 
 
-def test_filters_are_as_large_as_the_largest_phase():
-    def size(kernel, stride, kind="forward", algorithm="winograd4"):
+def test_tilings_have_the_fewest_products():
+    def tiling(kernel, stride, kind="forward", algorithm="winograd4"):
         call = check_conv(
             kind,
             (1, 1, 30, 30),
@@ -228,12 +230,23 @@ def test_filters_are_as_large_as_the_largest_phase():
             (stride, 0, 1, 1),
             "NCHW",
         )
-        return filter_size(algorithm, call.window, kind)
+        found = find_tiling(algorithm, call.window, kind)
+        return (found.taps, found.pieces) if found else None
 
-    assert [size((k, 3), 1) for k in range(1, 7)] == [0, 3, 3, 4, 5, 0]
-    assert [size((k, k), 2) for k in range(2, 13)] == [0, 2, 2, 3, 3, 4, 4, 5, 5, 0, 0]
-    assert [size((3, 3), s) for s in (1, 2, 3, 4)] == [3, 2, 0, 0]
-    assert [size((11, 11), 4, kind) for kind in ("forward", "grad_input")] == [3, 0]
-    assert [size((3, 5), s, "grad_weight") for s in (1, 2)] == [5, 0]
-    sizes = [size((k, k), 2, algorithm="winograd2") for k in (3, 5, 6, 7)]
-    assert sizes == [0, 3, 3, 0]
+    whole = 1, 1
+    sizes = [tiling((k, k), 1) for k in range(1, 6)]
+    assert sizes == [None, *((r, whole) for r in (2, 3, 4, 5))]
+    # F(4, 3) and F(3, 4) take fewer products for more taps than larger filters do.
+    assert tiling((3, 5), 1) == (3, (1, 2))
+    sizes = [tiling((k, k), 1) for k in (6, 7, 8, 9, 11)]
+    assert sizes == [(3, (2, 2)), (4, (2, 2)), (4, (2, 2)), (3, (3, 3)), (4, (3, 3))]
+    sizes = [tiling((k, k), 2) for k in (2, 3, 4, 5, 7, 9, 11)]
+    assert sizes == [
+        None, (2, whole), (2, whole), (3, whole), (4, whole), (5, whole), (3, (2, 2)),
+    ]  # fmt: skip
+    assert [tiling((3, 3), s) for s in (3, 4)] == [None, None]
+    assert tiling((11, 11), 4) == (3, whole)
+    assert tiling((11, 11), 4, "grad_input") is None
+    assert [tiling((5, 5), s, "grad_weight") for s in (1, 2)] == [(5, whole), None]
+    sizes = [tiling((k, k), 2, algorithm="winograd2") for k in (3, 5, 6, 7)]
+    assert sizes == [None, (3, whole), (3, whole), (3, (2, 2))]

@@ -77,10 +77,11 @@ def conv2d(
     algorithm : {"auto", "direct", "winograd2", "winograd4"}
         How to compute: by direct sums, or with Winograd's tiles of 4 or 6 points on
         each axis: F(2, 3) and F(4, 3) for 3x3 kernels. Six points are also for kernels
-        of 2 to 5 taps on both axes, and for those of more with a stride of 2 or 4
-        on both (gradient of the input: 2; of the weight: none, and no 2x2) whose phases
-        have so many; four points for phases of 3x3. ``"auto"`` takes the fastest that
-        `precision` allows (see `explain`); float64 is always direct unless forced.
+        from 2x2 to about 20x20, cut into pieces of 2 to 5 taps on both axes, and with a
+        stride of 2 or 4 on both (gradient of the input: 2; of the weight: none, and no
+        2x2) for their phases; four points for pieces of 3x3. ``"auto"`` takes the
+        fastest that `precision` allows (see `explain`); float64 is always direct unless
+        forced.
     precision : {None, "default", "strict"}
         ``"strict"`` allows direct sums and four points, which round as well as they do,
         and refuses ``algorithm="winograd4"``; ``"default"`` also allows six points,
@@ -192,8 +193,8 @@ def convolve(
         return result
     how = call.steps, call.groups, resolve(num_threads), packings, residual, clip
     weight = np.ascontiguousarray(weight)
-    if call.points:
-        _winograd.forward(x, weight, bias, y, call.points, *how)
+    if call.tiling:
+        _winograd.forward(x, weight, bias, y, call.tiling, *how)
     else:
         _conv.forward(x, weight, bias, y, *how, keep_denormals)
     return result

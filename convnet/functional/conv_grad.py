@@ -99,8 +99,8 @@ def conv2d_grad_input(
         grad_x = check.as_nchw(result, call.channels_last)
     weight = np.ascontiguousarray(weight)
     how = call.steps, call.groups, resolve(num_threads)
-    if call.points:
-        _winograd.grad_input(grad_y, weight, grad_x, call.points, *how)
+    if call.tiling:
+        _winograd.grad_input(grad_y, weight, grad_x, call.tiling, *how)
     else:
         _conv.grad_input(grad_y, weight, grad_x, *how)
     return result
@@ -193,8 +193,8 @@ def conv2d_grad_weight(
         grad_y, x = (check.as_nchw(a, call.channels_last) for a in (grad_y, x))
     grad_w = np.ascontiguousarray(result)
     how = call.steps, call.groups, resolve(num_threads)
-    if call.points:
-        _winograd_weight.grad_weight(grad_y, x, grad_w, call.points, *how)
+    if call.tiling:
+        _winograd_weight.grad_weight(grad_y, x, grad_w, call.tiling, *how)
     else:
         _conv_weight.grad_weight(grad_y, x, grad_w, *how)
     if grad_w is not result:
