@@ -48,6 +48,8 @@ _TRANSFORMS = {
     (6, 4): (500, 195, 170, 235),
     (6, 5): (575, 175, 120, 400),
 }
+# For a vector of pixels that lie apart.
+_SPREADING = 25
 # Transformed weights: bytes a cycle that are written, while a cache holds them and
 # where memory sets the pace; and read again for each run of tiles, if they leave L2.
 _CACHE_BYTES, _WRITE_RATES, _L2_BYTES, _READ_RATE = 12e6, (8.0, 3.3), 1e6, 5.0
@@ -142,22 +144,29 @@ def estimates(
         if gradient:
             costs[name] = _winograd_gradient_cycles(product, tiling, window)
         else:
-            tiled = by_tiles(product, tiling, window.stride[0], kind)
+            tiled = by_tiles(product, tiling, window, kind)
             costs[name] = _winograd_cycles(tiled, tiling, prepared)
+            if window.dilation[1] > 1:
+                costs[name] += _dilation_cycles(tiled, tiling)
     return costs
 
 
-def by_tiles(product: Product, tiling: Tiling, step: int, kind: str) -> Product:
-    """Return the product whose channels, or backward whose rows, are phases as well.
+def by_tiles(product: Product, tiling: Tiling, window: Window, kind: str) -> Product:
+    """Return the product of the tiles' channels, rows and images.
 
-    Pieces of kernels are channels either way.
+    Phases are channels, or backward rows, pieces of kernels channels either way; with
+    dilation there are more images.
     """
     rows, channels = product.rows, product.channels * math.prod(tiling.pieces)
+    step = window.stride[0]
     if kind == "grad_input":
         rows *= step**2
     else:
         channels *= step**2
-    return product._replace(rows=rows, channels=channels)
+    (DH, DW), (H, W) = window.dilation, product[-2:]
+    images = product.images * min(DH, H) * min(DW, W)
+    size = -(-H // DH), -(-W // DW)
+    return Product(product.groups, rows, channels, images, *size)
 
 
 def _fits_planes(product: Product, window: Window) -> bool:
@@ -217,6 +226,15 @@ def _winograd_cycles(product: Product, tiling: Tiling, prepared: bool) -> float:
     elif runs == 1:
         before, reread = filters * kept_weights, 0.0
     return G * (max(multiply, reread) + transform + before)
+
+
+def _dilation_cycles(product: Product, tiling: Tiling) -> float:
+    """Return the cycles of copying inputs to planes and storing single results."""
+    G, R, C, N, H, W = product
+    lanes, m = _kernels.tile_shape(4)[2], tiling.size
+    tiles = N * -(-H // m) * -(-W // m)
+    pixels = C * tiling.points**2 + R * m**2
+    return G * -(-tiles // lanes) * pixels * _SPREADING
 
 
 def _direct_gradient_cycles(product: Product, window: Window) -> float:

@@ -263,8 +263,7 @@ def _winograd_tiles(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
     tiling = replace(call, algorithm=algorithm).tiling
     assert tiling is not None
     n, r, m = tiling.points, tiling.taps, tiling.size
-    step = call.window.stride[0]
-    G, R, C, N, H, W = by_tiles(call.product, tiling, step, call.kind)
+    G, R, C, N, H, W = by_tiles(call.product, tiling, call.window, call.kind)
     tiles = N * -(-H // m) * -(-W // m)
     flops = 2 * G * R * C * tiles * n**2
     gradient = call.kind == "grad_weight"

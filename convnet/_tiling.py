@@ -49,7 +49,9 @@ def find_tiling(algorithm: str, window: Window, kind: str) -> Tiling | None:
     """
     (SH, SW), points = window.stride, POINTS[algorithm]
     usable = SH == SW and SH in _STRIDES[kind] and min(window.kernel) > SH
-    if not usable or window.dilation != (1, 1):
+    # With dilation, pixels that meet each other are an image of their own.
+    apart = window.dilation != (1, 1)
+    if not usable or (apart and (SH > 1 or kind == "grad_weight")):
         return None
     KH, KW = (-(-size // SH) for size in window.kernel)
     fewest = 2 if kind != "grad_weight" else 3

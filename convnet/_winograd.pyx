@@ -60,8 +60,8 @@ def grad_input(
     p.filters.row_stride = steps.KH * steps.KW
     p.filters.channel_stride = weight.shape[1] * steps.KH * steps.KW
     p.skip_h, p.skip_w = steps.PT - top * steps.SH, steps.PL - left * steps.SW
-    p.dh = top - p.filters.pieces_h * p.filters.r + 1
-    p.dw = left - p.filters.pieces_w * p.filters.r + 1
+    p.dh = top - (p.filters.pieces_h * p.filters.r - 1) * p.DH
+    p.dw = left - (p.filters.pieces_w * p.filters.r - 1) * p.DW
     cut_tiles(&p)
     run_winograd(&p, num_threads, plans, None)
 
@@ -84,11 +84,13 @@ cdef int describe(
     p.G, p.group_stride = groups, cnp.PyArray_SIZE(weight) // groups
     p.finish = no_finish()
     p.skip_h = p.skip_w = 0
+    p.DH, p.DW = steps.DH, steps.DW
     return 0
 
 
 cdef void cut_tiles(Winograd *p) noexcept:
     cdef Py_ssize_t size = p.m * p.ways
     p.filters.step, p.filters.ways = p.step, p.ways
-    p.TH = (p.y.H + p.skip_h + size - 1) // size
-    p.TW = (p.y.W + p.skip_w + size - 1) // size
+    p.TH = ((p.y.H + p.DH - 1) // p.DH + p.skip_h + size - 1) // size
+    p.TW = ((p.y.W + p.DW - 1) // p.DW + p.skip_w + size - 1) // size
+    p.n_images = p.y.N * min(p.DH, p.y.H) * min(p.DW, p.y.W)

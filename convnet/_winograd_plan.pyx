@@ -23,7 +23,7 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads, bint kept) noexcept nog
     the input does not stay in L2, both are large.
     """
     cdef Py_ssize_t lanes = p.kernels.lanes, widest = p.kernels.nr // lanes, most
-    cdef Py_ssize_t vectors = (p.y.N * p.TH * p.TW + lanes - 1) // lanes
+    cdef Py_ssize_t vectors = (p.n_images * p.TH * p.TW + lanes - 1) // lanes
     cdef Py_ssize_t vector_bytes = p.n_points * p.C * lanes * p.kernels.itemsize, copies
     p.n_panels = (p.R + p.kernels.mr - 1) // p.kernels.mr
     widest = max(1, min(widest, MAX_INPUT_BYTES // vector_bytes))

@@ -15,7 +15,10 @@ cdef struct Winograd:
     int step, ways
     Py_ssize_t dh, dw               # where in x the first tile begins
     Py_ssize_t skip_h, skip_w       # results of the first tile that lie outside y
-    Py_ssize_t TH, TW               # tiles of one image
+    # With dilation, the pixels (DH*i + a, DW*j + b) of one (a, b) are an image of their
+    # own: tiles of one, and how many there are.
+    Py_ssize_t DH, DW
+    Py_ssize_t TH, TW, n_images
     const char *weight              # group 0, row 0, channel 0
     cn_filters_t filters            # of one group
     Py_ssize_t G, R, C, group_stride    # rows count phases, channels pieces as well

@@ -134,7 +134,7 @@ cdef void multiply_folds(
         multiply_points(p, run, first, end)
     else:
         multiply_slices(p, run, first, end)
-    result.row_stride, result.col_stride = p.y.sc, p.y.sw
+    result.row_stride, result.col_stride = p.y.sc, p.y.sw * p.DW
     result.accumulate, result.addend = p.finish.accumulate, p.finish.addend
     result.clip, result.low, result.high = p.finish.clip, p.finish.low, p.finish.high
     result.n_rows = min(end * p.fold * p.kernels.mr, p.R) - row
@@ -150,7 +150,7 @@ cdef void multiply_folds(
             run.sums + panel * sums_bytes(p),
             sums_stride(p),
             &run.tiles[panel],
-            p.y.sh,
+            p.y.sh * p.DH,
         )
 
 

@@ -20,7 +20,17 @@ KERNELS = {
     2: [(3, 3), (4, 3), (5, 5), (6, 7), (7, 7), (9, 10), (3, 8), (11, 13)],
     4: [(5, 8), (7, 7), (11, 11), (20, 17)],
 }
-CASES = [(kernel, stride) for stride in KERNELS for kernel in KERNELS[stride]]
+# Kernels by dilation, which is larger than an image of 43 x 51 at last.
+DILATED = {
+    (2, 2): [(3, 3), (2, 4), (7, 5)],
+    (1, 3): [(3, 3)],
+    (4, 1): [(5, 2)],
+    (6, 5): [(4, 3)],
+    (19, 24): [(3, 3)],
+    (46, 54): [(2, 2)],
+}
+CASES = [(kernel, stride, (1, 1)) for stride in KERNELS for kernel in KERNELS[stride]]
+CASES += [(kernel, 1, apart) for apart in DILATED for kernel in DILATED[apart]]
 
 
 def operands(rng, N, IC, OC, size, kernel, groups=1, dtype=np.float32):
@@ -29,9 +39,9 @@ def operands(rng, N, IC, OC, size, kernel, groups=1, dtype=np.float32):
     return x, rng.standard_normal((groups * OC, IC, *kernel)).astype(dtype)
 
 
-def has_weight_tiles(kernel, stride):
-    """Return whether weight gradients have tiles, too: for filters of 3 to 5 taps."""
-    return stride == 1 and max(kernel) > 2
+def has_weight_tiles(kernel, stride, dilation):
+    """Return whether weight gradients have tiles, too: for pieces of 3 to 5 taps."""
+    return stride == 1 and dilation == (1, 1) and max(kernel) > 2
 
 
 def double(*arrays):
@@ -50,11 +60,13 @@ def double(*arrays):
 def test_any_size_agrees_with_the_reference(
     isa, case, sizes, image, pads, groups, channels_last, seed
 ):
-    (kernel, stride), (PT, PB, PL, PR) = case, pads
-    assume(image[0] + PT + PB >= kernel[0] and image[1] + PL + PR >= kernel[1])
+    (kernel, stride, dilation), (PT, PB, PL, PR) = case, pads
+    reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    assume(image[0] + PT + PB > reach[0] and image[1] + PL + PR > reach[1])
     rng = np.random.default_rng(seed)
     x, w = operands(rng, *sizes, image, kernel, groups)
     options = {"stride": stride, "padding": ((PT, PB), (PL, PR)), "groups": groups}
+    options["dilation"] = dilation
     bias = rng.standard_normal(w.shape[0]).astype(np.float32)
     order = (0, 2, 3, 1) if channels_last else (0, 1, 2, 3)
     layout = "NHWC" if channels_last else "NCHW"
@@ -68,7 +80,7 @@ def test_any_size_agrees_with_the_reference(
         return
     grad_y = rng.standard_normal(y.shape).astype(np.float32)
     shape = x.transpose(order).shape
-    if has_weight_tiles(kernel, stride):
+    if has_weight_tiles(kernel, stride, dilation):
         given = grad_y.transpose(order), x.transpose(order)
         grad_w = convnet.conv2d_grad_weight(*given, w.shape, **how)
         exact = reference.conv2d_grad_weight(*double(grad_y, x), w.shape, **options)
@@ -80,10 +92,13 @@ def test_any_size_agrees_with_the_reference(
     assert abs(grad_x.transpose(back) - exact).max() < 2e-5 * scale
 
 
-@pytest.mark.parametrize(("kernel", "stride"), CASES)
-def test_views_layouts_and_threads_give_the_same_bits(kernel, stride, isa, rng):
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), CASES)
+def test_views_layouts_and_threads_give_the_same_bits(
+    kernel, stride, dilation, isa, rng
+):
     x, w = operands(rng, 2, 6, 41, (43, 51), kernel)
-    how = {"stride": stride, "padding": 2, "algorithm": "winograd4"}
+    how = {"stride": stride, "padding": 2, "dilation": dilation}
+    how["algorithm"] = "winograd4"
     y = convnet.conv2d(x, w, **how, num_threads=1)
     spaced = np.full((*x.shape[:3], 2 * x.shape[3]), np.nan, np.float32)
     spaced[..., ::-2] = x
@@ -103,7 +118,7 @@ def test_views_layouts_and_threads_give_the_same_bits(kernel, stride, isa, rng):
     grad_y = np.ascontiguousarray(y.transpose(0, 2, 3, 1))
     turned = convnet.conv2d_grad_input(grad_y, w, last.shape, **how, layout="NHWC")
     assert (turned.transpose(0, 3, 1, 2) == grad_x).all()
-    if not has_weight_tiles(kernel, stride):
+    if not has_weight_tiles(kernel, stride, dilation):
         return
     grad_w = convnet.conv2d_grad_weight(y, x, w.shape, **how, num_threads=1)
     for n in 2, 5:
@@ -115,21 +130,27 @@ def test_views_layouts_and_threads_give_the_same_bits(kernel, stride, isa, rng):
     assert (turned == grad_w).all()
 
 
-@pytest.mark.parametrize(("kernel", "stride"), CASES)
+# (Where tiles hold few pixels, outputs are smaller than what tiles add up.)
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [case for case in CASES if max(case[2]) < 10]
+)
 @pytest.mark.parametrize("channels", [64, 512])
-def test_errors_stay_below_the_published_bounds(kernel, stride, channels, isa, rng):
+def test_errors_stay_below_the_published_bounds(
+    kernel, stride, dilation, channels, isa, rng
+):
     # The sums run over the phases of all channels.
-    x, w = operands(rng, 1, channels // stride**2, 24, (42, 46), kernel)
-    exact = convnet.conv2d(*double(x, w), stride=stride)
-    y = convnet.conv2d(x, w, stride=stride, algorithm="winograd4")
+    x, w = operands(rng, 1, channels // stride**2, 24, (48, 56), kernel)
+    steps = {"stride": stride, "dilation": dilation}
+    exact = convnet.conv2d(*double(x, w), **steps)
+    y = convnet.conv2d(x, w, **steps, algorithm="winograd4")
     assert np.less(errors(y, exact), BOUNDS["winograd4"]).all()
     if stride > 2:
         return
-    given = w, x.shape, stride
+    given = w, x.shape, stride, 0, dilation
     exact = convnet.conv2d_grad_input(*double(y, w), *given[1:])
     grad_x = convnet.conv2d_grad_input(y, *given, algorithm="winograd4")
     assert np.less(errors(grad_x, exact), BOUNDS["winograd4"]).all()
-    if has_weight_tiles(kernel, stride):
+    if has_weight_tiles(kernel, stride, dilation):
         grad_y = rng.standard_normal(y.shape).astype(np.float32)
         exact = convnet.conv2d_grad_weight(*double(grad_y, x), w.shape)
         given = grad_y, x, w.shape
@@ -170,11 +191,12 @@ def test_a_prepared_layer_keeps_its_phases(isa, rng):
         ("forward", (5, 5), {"stride": (1, 2)}),
         ("forward", (5, 5), {"stride": 3}),
         ("forward", (2, 2), {"stride": 2}),
-        ("forward", (3, 3), {"dilation": 2}),
+        ("forward", (5, 5), {"dilation": 2, "stride": 2}),
         ("grad_input", (7, 7), {"stride": 4}),
         ("grad_weight", (1, 5), {}),
         ("grad_weight", (2, 2), {}),
         ("grad_weight", (3, 3), {"stride": 2}),
+        ("grad_weight", (3, 3), {"dilation": 2}),
     ],
 )
 def test_what_has_no_tiles_is_refused(kind, kernel, options):
