@@ -6,7 +6,7 @@ from convnet._blocks cimport (
     BLOCK_PANELS, KC, MAX_PANELS, Block, Chunk, Gather, cut_panel, padded,
 )
 from convnet._kernels cimport CN_NO_ROW, cn_depth_t, cn_panel_t, cn_segment_t
-from convnet._product cimport Operands, Product
+from convnet._product cimport Operands, Product, is_one_panel
 
 # Panels of pixels that are packed together fill so much of L2. One of many taps that
 # fills half of L1 stays there alone.
@@ -140,24 +140,27 @@ cdef inline void place_panel(
         return                      # no source: nothing will be read
     if p.unpacked:
         some.pixels[some.n] = source + panel.segment.in_ * itemsize
-    elif is_packed_by_tile(p, panel):
+    elif is_read_by_tile(p, panel, some, source):
         some.unread[some.n] = source + (panel.segment.in_ + g.taps.place[0]) * itemsize
     else:
         pack_pixels(p, source, some)
 
 
-cdef inline bint is_packed_by_tile(
-    const Product *p, const cn_panel_t *panel
+cdef inline bint is_read_by_tile(
+    const Product *p, const cn_panel_t *panel, const Operands *some, const char *source
 ) noexcept nogil:
-    """Whether the first tile can pack a panel as it reads it: a run, at one tap."""
+    """Whether the first tile can read a panel where it lies: a run, at one tap.
+
+    It packs a full panel meanwhile, unless no other one is to come.
+    """
     cdef const Gather *g = &p.pixels
-    return (
-        g.taps.n == 1
-        and g.pixel_stride == 1
-        and p.phases == NULL
-        and p.R >= g.kernels.mr
-        and panel.n_segments == 1
-        and panel.n_pixels == g.kernels.nr
+    if g.taps.n > 1 or g.pixel_stride > 1 or p.phases != NULL or panel.n_segments > 1:
+        return False
+    if panel.n_pixels == g.kernels.nr and p.R >= g.kernels.mr:
+        return True
+    return is_one_panel(some) and (
+        panel.n_pixels % g.kernels.lanes == 0
+        or (g.direct and is_readable(g, panel, some.chunk, source))
     )
 
 

@@ -63,6 +63,9 @@ cdef struct Operands:
     const Block *next               # this thread's next block of the group, or NULL
     Ahead ahead                     # what is read after these pixels
 
+cdef inline bint is_one_panel(const Operands *some) noexcept nogil:
+    return some.end_panel == some.first_panel + 1
+
 # Plan a described product; pack its weights and multiply, or tell the plan. A dict
 # keeps packed weights for later calls.
 cdef int run_product(

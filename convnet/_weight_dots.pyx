@@ -12,14 +12,15 @@ order, so that its bits depend on no thread.
 from libc.string cimport memset
 
 from convnet._blocks cimport Gather, padded
-from convnet._kernels cimport cn_kernels_t, run_tasks
+from convnet._kernels cimport SERIAL_WORK, cn_kernels_t, run_tasks
 from convnet._operands cimport Image, Steps, is_flat
 
 cdef enum:
-    FEW = 4                         # channels of the other side
-    MOST = 8                        # or so many, unless these fill panels of rows,
-    LONG = 400                      # where planes have so many pixels
+    FEW = 4                         # channels of the other side,
+    MOST = 12                       # or more, up to so many,
+    PIXELS_A_SUM = 5                # where planes have so many pixels for each two
     AT_ONCE = 16                    # channels of a task, at most
+    TOGETHER = 4                    # a multiple of what kernels take
     MOST_SUMS = MOST * AT_ONCE
     VECTOR_BYTES = 64               # at most
     RUN = 4096                      # pixels
@@ -42,12 +43,12 @@ cdef struct WeightDots:
 cdef bint is_weight_dots(
     const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Steps steps
 ) noexcept:
-    cdef bint are_long = x.x.H * x.x.W >= LONG
-    cdef bint may_be_more = C <= R or R < x.kernels.mr
+    cdef Py_ssize_t few = min(R, C), size = x.x.H * x.x.W
     return (
         steps.KH * steps.KW * x.step_h * x.step_w == 1
-        and 0 < min(R, C) <= (MOST if are_long and may_be_more else FEW)
-        and grad_y.N * grad_y.H * grad_y.W >= FEWEST_PIXELS
+        and 0 < few <= MOST
+        and (few <= FEW or size >= PIXELS_A_SUM * few * few)
+        and grad_y.N * size >= FEWEST_PIXELS
         and x.x.H == grad_y.H
         and x.x.W == grad_y.W
         and is_flat(&x.x)
@@ -68,11 +69,11 @@ cdef int run_weight_dots(
     else:
         p.many, p.few, p.many_step, p.few_step = grad_y[0], x.x, C, 1
         p.many.C, p.few.C = R, C
-    p.at_once = max(1, min(p.many.C // 8, AT_ONCE))
-    p.n_tasks = (p.many.C + p.at_once - 1) // p.at_once
+    work = (PIXEL_WORK + 4 * p.few.C) * G * p.many.C * p.many.N * p.size
+    share_channels(&p, G, 1 if work < SERIAL_WORK else num_threads)
     p.run = RUN
-    if p.few.C > FEW:
-        p.run = RUN_BYTES // ((p.few.C + 2) * p.kernels.itemsize)
+    if p.few.C > 2:
+        p.run = RUN_BYTES // ((p.few.C + 4) * p.kernels.itemsize)
         p.run = p.run // p.kernels.lanes * p.kernels.lanes
     if plans is not None:
         plans.append({
@@ -87,8 +88,20 @@ cdef int run_weight_dots(
             "roundings": RUN // p.kernels.lanes + p.kernels.lanes,
         })
         return 0
-    work = (PIXEL_WORK + 4 * p.few.C) * G * p.many.C * p.many.N * p.size
     return run_tasks(dots_task, &p, G * p.n_tasks, num_threads, work)
+
+
+cdef void share_channels(
+    WeightDots *p, Py_ssize_t G, Py_ssize_t num_threads
+) noexcept nogil:
+    """Choose the channels of a task: many, for each task reads the few ones again.
+
+    Those that go together in a kernel are the same ones for any number of threads.
+    """
+    cdef Py_ssize_t n = (G * p.many.C + num_threads - 1) // num_threads
+    n = min(n, AT_ONCE)
+    p.at_once = (n + TOGETHER - 1) // TOGETHER * TOGETHER
+    p.n_tasks = (p.many.C + p.at_once - 1) // p.at_once
 
 
 # Sums in work: lane by lane, and in double those of the pixels before.
@@ -126,17 +139,16 @@ cdef void add_run(
     Py_ssize_t count, Py_ssize_t at,
 ) noexcept nogil:
     """Add the products of pixels from `at` on of image n."""
-    cdef Py_ssize_t n_pixels = min(p.run, p.size - at), c
-    cdef Py_ssize_t bytes = p.few.C * p.kernels.lanes * p.kernels.itemsize
+    cdef Py_ssize_t n_pixels = min(p.run, p.size - at)
     cdef const char *few = find_run(p, &p.few, n, group * p.few.C, at)
     if sums.n_pixels + n_pixels > RUN:
         add_lanes(p, sums)
     sums.n_pixels += n_pixels
-    for c in range(count):
-        p.kernels.dot_rows(
-            sums.lanes + c * bytes, few, p.few.sc, p.few.C,
-            find_run(p, &p.many, n, group * p.many.C + first + c, at), n_pixels,
-        )
+    p.kernels.dot_rows(
+        sums.lanes, few, p.few.sc, p.few.C,
+        find_run(p, &p.many, n, group * p.many.C + first, at), p.many.sc, count,
+        n_pixels,
+    )
 
 
 cdef void add_lanes(const WeightDots *p, Sums *sums) noexcept nogil:
