@@ -149,7 +149,7 @@ def explain(
     --------
     >>> plan = explain((1, 64, 56, 40), (32, 64, 3, 5), padding=(1, 2))
     >>> plan.algorithm, plan.flops
-    ('winograd4', 82575360)
+    ('winograd4', 41287680)
     """
     check.choice(kind, "kind", KINDS)
     element = np.dtype(dtype)

@@ -220,6 +220,7 @@ SHARED = {
         {"stride": 2, "groups": 16},
     ),
     "a few rows": ("conv2d_grad_weight", (9, 37, 31, 43), (3, 37, 1, 1), {}),
+    "a few columns": ("conv2d_grad_weight", (9, 11, 43, 31), (45, 11, 1, 1), {}),
 }
 
 
