@@ -231,7 +231,9 @@ cdef bint are_read_in_place(const Planes *p, Py_ssize_t R) noexcept nogil:
     if R > MOST_SHARED or p.x.C > MOST_SHARED or (p.step_h > 1 and taps > 3):
         return False
     if p.y.W <= p.kernels.lanes and (
-        p.step_h > 1 or p.rows.n_phases > 1 or 4 * p.y.W <= 3 * p.kernels.lanes
+        (p.step_h > 1 and R > 1)
+        or p.rows.n_phases > 1
+        or 4 * p.y.W <= 3 * p.kernels.lanes
     ):
         return False
     if p.cols.low <= -CN_MOST_SHIFT or p.cols.low + p.cols.span > CN_MOST_SHIFT:
