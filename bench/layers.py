@@ -87,12 +87,18 @@ unet.first              1 572x572 ->   64   3x3
 unet.last              64 388x388 ->    2   1x1
 vit.b16                 3 224x224 ->  768 16x16 s16
 vit.l14                 3 224x224 -> 1024 14x14 s14
+cyclegan.first          3 256x256 ->   64   7x7 p3
+cyclegan.last          64 256x256 ->    3   7x7 p3
+gcn.28.7x7            128   28x28 ->  128   7x7 p3
+deeplab.33.d2         256   33x33 ->  256   3x3 p2 d2
+deeplab.28.d4         512   28x28 ->  512   3x3 p4 d4
 aspp.d6               320   33x33 ->  256   3x3 p6 d6
 aspp.d12              320   33x33 ->  256   3x3 p12 d12
 prime.61.3x3           61   61x61 ->   97   3x3 p1
 prime.29.3x3s2         97   29x43 ->  113   3x3 s2 p1
 prime.31.1x1          113   31x41 ->   61   1x1
 prime.17.5x5           23   17x59 ->   37   5x5 p2
+prime.41.9x9           29   41x37 ->   23   9x9 p4
 """
 
 # Depthwise, grouped and thin layers that the first list leaves out.
