@@ -268,7 +268,10 @@ cdef inline void multiply_tile(
     if p.unpacked:
         tile.b_stride = p.pixels.channel_stride
     elif some.unread[i] != NULL and panel == some.first_panel:
-        tile.copy = NULL if is_one_panel(some) else <char *> tile.b
+        if is_one_panel(some):
+            take_lines(&some.ahead, tile)
+        else:
+            tile.copy = <char *> tile.b
         tile.b, tile.b_stride = some.unread[i], p.pixels.channel_stride
     elif n_panels == 1:
         take_lines(&some.ahead, tile)

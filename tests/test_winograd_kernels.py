@@ -182,6 +182,21 @@ def test_a_prepared_layer_keeps_its_phases(isa, rng):
     assert (strict == convnet.conv2d(x, w, **how, algorithm="direct")).all()
 
 
+@pytest.mark.parametrize("kernel", [(18, 18), (2, 17), (13, 10)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
+def test_tiles_see_columns_of_many_tiles_behind(kernel, dtype, algorithm, isa, rng):
+    # More than a vector of tiles, where vectors are short; a few tiles, and many.
+    for size in (19, 18), (21, 47):
+        x, w = operands(rng, 2, 3, 7, size, kernel, dtype=dtype)
+        exact = reference.conv2d(*double(x, w))
+        y = convnet.conv2d(x, w, algorithm=algorithm)
+        grad_x = convnet.conv2d_grad_input(y, w, x.shape, algorithm=algorithm)
+        assert abs(y - exact).max() < 3e-5 * (3 * np.sqrt(w[0].size) + 1)
+        exact = reference.conv2d_grad_input(*double(y, w), x.shape)
+        assert abs(grad_x - exact).max() < 3e-5 * abs(exact).max()
+
+
 @pytest.mark.parametrize(
     ("kind", "kernel", "options"),
     [
@@ -222,10 +237,9 @@ def test_four_points_are_for_filters_of_three_taps():
 
 
 def test_phases_are_chosen_where_they_pay():
-    def chosen(kind, x_shape, w_shape, *steps):
-        call = check_conv(
-            kind, x_shape, w_shape, np.dtype(np.float32), (*steps, 1, 1), "NCHW"
-        )
+    def chosen(kind, x_shape, w_shape, *steps, dilation=1):
+        steps = (*steps, dilation, 1)
+        call = check_conv(kind, x_shape, w_shape, np.dtype(np.float32), steps, "NCHW")
         assert call.algorithm == choose(
             call.product, call.window, call.dtype, "auto", None, kind=kind
         )
@@ -238,6 +252,13 @@ def test_phases_are_chosen_where_they_pay():
     wide = (1, 64, 27, 27), (192, 64, 5, 5), 1, 2
     assert chosen("grad_weight", *wide) == "winograd4"
     assert chosen("forward", *wide) == "winograd4"
+    large = (1, 64, 56, 56), (64, 64, 7, 7), 1, 3
+    for kind in "forward", "grad_input", "grad_weight":
+        assert chosen(kind, *large) == "winograd4"
+    apart = (1, 64, 56, 56), (64, 64, 3, 3), 1, 2
+    assert chosen("forward", *apart, dilation=2) == "winograd4"
+    # Dilated images of three pixels and less.
+    assert chosen("forward", *apart, dilation=20) == "direct"
     # A few tiles of many channels: their filters cost more than the products.
     assert chosen("forward", (1, 512, 7, 7), (512, 512, 3, 3), 2, 1) == "direct"
 
