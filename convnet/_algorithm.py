@@ -50,7 +50,7 @@ _TRANSFORMS = {
 }
 # For a vector of pixels that lie apart; and what phases of two taps and less, which are
 # many results for few products, take of their estimate.
-_SPREADING, _PHASED = 25, 1.2
+_SPREADING, _PHASED = 25, {"forward": 1.27, "grad_input": 1.2}
 # Transformed weights: bytes a cycle that are written, while a cache holds them and
 # where memory sets the pace; and read again for each run of tiles, if they leave L2.
 _CACHE_BYTES, _WRITE_RATES, _L2_BYTES, _READ_RATE = 12e6, (8.0, 3.3), 1e6, 5.0
@@ -148,7 +148,7 @@ def estimates(
             tiled = by_tiles(product, tiling, window, kind)
             costs[name] = _winograd_cycles(tiled, tiling, prepared)
             if window.stride[0] > 1 and tiling.taps == 2:
-                costs[name] *= _PHASED
+                costs[name] *= _PHASED[kind]
             if window.dilation[1] > 1:
                 costs[name] += _dilation_cycles(tiled, tiling)
     return costs
