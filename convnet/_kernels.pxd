@@ -92,7 +92,7 @@ cdef extern from "convnet.h" nogil:
     ctypedef struct cn_tiles_t:
         const cn_strip_t *strip
         Py_ssize_t n_strips, n_tiles
-        int n, m, step, ways, n_pieces, pieces_w
+        int n, m, step, ways, n_copies, pieces_w
         Py_ssize_t n_channels, channel_stride
         cn_row_t row
 

@@ -170,14 +170,14 @@ def explain(
     )
 
 
-def _outlines(call: ConvCall, algorithm: str) -> list[dict[str, Any]]:
+def _outlines(call: ConvCall) -> list[dict[str, Any]]:
     """Ask the driver of the pass for the products that it would run."""
     x = _imagine((call.N, call.IC, *call.image), call)
     y = _imagine((call.N, call.OC, *call.window.output), call)
     weight = np.broadcast_to(call.dtype.type(0), call.w_shape)
     outlines: list[dict[str, Any]] = []
     how = call.steps, call.groups, get_num_threads()
-    tiling = replace(call, algorithm=algorithm).tiling
+    tiling = call.tiling
     if call.kind == "grad_weight":
         if tiling:
             _winograd_weight.grad_weight(y, x, weight, tiling, *how, plans=outlines)
@@ -203,9 +203,9 @@ def _candidates(call: ConvCall) -> tuple[Candidate, ...]:
     if call.dtype.itemsize != 4:
         costs = {"direct": costs["direct"]}
     order = sorted(costs, key=lambda name: (name != call.algorithm, costs[name]))
+    calls = (replace(call, algorithm=name) for name in order)
     return tuple(
-        (_direct if name == "direct" else _winograd_tiles)(call, name, costs[name])
-        for name in order
+        (_winograd_tiles if c.tiling else _direct)(c, costs[c.algorithm]) for c in calls
     )
 
 
@@ -218,11 +218,11 @@ def _imagine(shape: tuple[int, ...], call: ConvCall) -> check.Array:
     return as_strided(np.empty(1, call.dtype), shape, strides)
 
 
-def _direct(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
+def _direct(call: ConvCall, cycles: float) -> Candidate:
     """Describe the direct algorithm: implicit GEMM over blocks of pixels."""
-    outlines = _outlines(call, algorithm)
+    outlines = _outlines(call)
     if not outlines:
-        return Candidate(algorithm, 0.0, call.flops, 0, 0.0, "no window meets a pixel")
+        return Candidate("direct", 0.0, call.flops, 0, 0.0, "no window meets a pixel")
     most = max(outlines, key=lambda outline: outline["scratch_bytes"])
     rows, columns = most["block"]
     KH, KW = call.window.kernel
@@ -247,7 +247,7 @@ def _direct(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
     )
     error = roundings * float(np.finfo(call.dtype).eps) / 2
     scratch = most["scratch_bytes"]
-    return Candidate(algorithm, cycles, call.flops, scratch, error, reason)
+    return Candidate("direct", cycles, call.flops, scratch, error, reason)
 
 
 # The most that F(m, r) may enlarge an error on both axes, by points and r: the square
@@ -256,11 +256,11 @@ def _direct(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
 _ENLARGED = {(4, 3): 16, (4, 2): 16, (6, 2): 164, (6, 3): 181, (6, 4): 209, (6, 5): 255}
 
 
-def _winograd_tiles(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
+def _winograd_tiles(call: ConvCall, cycles: float) -> Candidate:
     """Describe Winograd's algorithm: products of tiles at all points."""
     # Pieces of a kernel have gradients of their own.
-    scratch = max(o["scratch_bytes"] for o in _outlines(call, algorithm))
-    tiling = replace(call, algorithm=algorithm).tiling
+    scratch = max(o["scratch_bytes"] for o in _outlines(call))
+    tiling = call.tiling
     assert tiling is not None
     n, r, m = tiling.points, tiling.taps, tiling.size
     G, R, C, N, H, W = by_tiles(call.product, tiling, call.window, call.kind)
@@ -271,4 +271,4 @@ def _winograd_tiles(call: ConvCall, algorithm: str, cycles: float) -> Candidate:
     # A chain of so many products, and about four roundings in each transform and axis.
     error = _ENLARGED[n, taps] * (terms + 24) * float(np.finfo(call.dtype).eps) / 2
     reason = f"{tiles} tiles of {m} x {m} pixels, {n**2} products of {terms} terms"
-    return Candidate(algorithm, cycles, flops, scratch, error, reason)
+    return Candidate(call.algorithm, cycles, flops, scratch, error, reason)

@@ -63,6 +63,7 @@ cdef struct Operands:
     const Block *next               # this thread's next block of the group, or NULL
     Ahead ahead                     # what is read after these pixels
 
+# Whether a task has one panel of rows, which alone reads what is packed.
 cdef inline bint is_one_panel(const Operands *some) noexcept nogil:
     return some.end_panel == some.first_panel + 1
 

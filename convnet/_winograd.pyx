@@ -12,7 +12,7 @@ from convnet._kernels cimport Flushing, active_kernels, flush_denormals
 from convnet._operands cimport (
     Steps, describe_array, describe_finish, describe_rows, no_finish,
 )
-from convnet._winograd_product cimport Winograd, n_pieces, run_winograd
+from convnet._winograd_product cimport Winograd, n_copies, run_winograd
 
 cnp.import_array()
 
@@ -32,7 +32,6 @@ def forward(
     describe(&p, x, weight, y, steps, groups, tiling)
     p.step, p.ways, p.filters.flip = <int> steps.SH, 1, False
     p.x.C, p.R = weight.shape[1], weight.shape[0] // groups
-    p.C = p.x.C * p.step * p.step * n_pieces(&p)
     p.filters.row_stride = weight.shape[1] * steps.KH * steps.KW
     p.filters.channel_stride = steps.KH * steps.KW
     p.finish = describe_finish(y, bias, residual, clip)
@@ -55,7 +54,6 @@ def grad_input(
     describe(&p, grad_y, weight, grad_x, steps, groups, tiling)
     p.step, p.ways, p.filters.flip = 1, <int> steps.SH, True
     p.x.C = weight.shape[0] // groups
-    p.C = p.x.C * n_pieces(&p)
     p.R = weight.shape[1] * p.ways * p.ways
     p.filters.row_stride = steps.KH * steps.KW
     p.filters.channel_stride = weight.shape[1] * steps.KH * steps.KW
@@ -90,6 +88,7 @@ cdef int describe(
 
 cdef void cut_tiles(Winograd *p) noexcept:
     cdef Py_ssize_t size = p.m * p.ways
+    p.C = p.x.C * n_copies(p)
     p.filters.step, p.filters.ways = p.step, p.ways
     p.TH = ((p.y.H + p.DH - 1) // p.DH + p.skip_h + size - 1) // size
     p.TW = ((p.y.W + p.DW - 1) // p.DW + p.skip_w + size - 1) // size

@@ -7,7 +7,7 @@ cache sets.
 """
 
 from convnet._kernels cimport cn_filters_t, run_tasks
-from convnet._winograd_product cimport Winograd, n_pieces
+from convnet._winograd_product cimport Winograd, n_copies
 
 
 cdef inline Py_ssize_t point_stride(
@@ -59,15 +59,15 @@ cdef void transform_fold(
     const Winograd *p, const Filters *filters, Py_ssize_t group, Py_ssize_t fold
 ) noexcept nogil:
     cdef Py_ssize_t itemsize = p.kernels.itemsize, pitch = p.fold * p.kernels.mr
-    cdef Py_ssize_t copies = p.step * p.step * n_pieces(p), row = fold * pitch
+    cdef Py_ssize_t row = fold * pitch
     cdef cn_filters_t some = p.filters
     cdef Py_ssize_t at = (
         group * p.group_stride
         + row // (p.ways * p.ways) * some.row_stride
-        + filters.first_channel // copies * some.channel_stride
+        + filters.first_channel // n_copies(p) * some.channel_stride
     )
     some.n_rows = min(pitch, p.R - row)
-    some.n_channels = filters.n_channels // copies
+    some.n_channels = filters.n_channels // n_copies(p)
     p.kernels.winograd_filters(
         find_filters(p, filters, fold, 0),
         p.weight + at * itemsize,

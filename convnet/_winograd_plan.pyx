@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How Winograd's tiles are cut into runs and filters into folds: see the ``.pxd``."""
 
-from convnet._winograd_product cimport Winograd
+from convnet._winograd_product cimport Winograd, n_copies
 
 # Bytes of one run's transformed input, and of the sums that are in work: both stay in
 # L2 where channels are few. The input of many lies in L3, so more filters share it.
@@ -22,9 +22,9 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads, bint kept) noexcept nog
     Each run reads all weights, and each pass of filters reads the run's input: where
     the input does not stay in L2, both are large.
     """
-    cdef Py_ssize_t lanes = p.kernels.lanes, widest = p.kernels.nr // lanes, most
+    cdef Py_ssize_t lanes = p.kernels.lanes, widest = p.kernels.nr // lanes, most, n
     cdef Py_ssize_t vectors = (p.n_images * p.TH * p.TW + lanes - 1) // lanes
-    cdef Py_ssize_t vector_bytes = p.n_points * p.C * lanes * p.kernels.itemsize, copies
+    cdef Py_ssize_t vector_bytes = p.n_points * p.C * lanes * p.kernels.itemsize
     p.n_panels = (p.R + p.kernels.mr - 1) // p.kernels.mr
     widest = max(1, min(widest, MAX_INPUT_BYTES // vector_bytes))
     most = 1 if widest * vector_bytes <= CACHED_BYTES else RUN_PANELS
@@ -33,9 +33,9 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads, bint kept) noexcept nog
     p.slice_channels, p.fold = 0, FOLD
     if not kept and p.n_runs == 1:
         # Transformed weights are used up at once: they need not leave the cache.
-        # Of whole filters: a channel of x is so many of the product.
-        copies = p.C // p.x.C
-        p.slice_channels = min(max(1, SUM_LENGTH // copies) * copies, p.C)
+        # Of whole channels of x, that is.
+        n = n_copies(p)
+        p.slice_channels = min(max(n, SUM_LENGTH // n * n), p.C)
         p.fold = p.kernels.nr // p.kernels.mr
     elif num_threads > 1 and p.G * p.n_runs < 4 * num_threads:
         share_runs(p, vectors, widest, most, num_threads)

@@ -40,6 +40,6 @@ cdef int run_winograd(
     Winograd *p, int num_threads, list plans, dict packings
 ) except -1
 
-# Pieces of a filter, each a channel of its own.
-cdef inline int n_pieces(const Winograd *p) noexcept nogil:
-    return p.filters.pieces_h * p.filters.pieces_w
+# Channels of the product for each of x: phases of pieces of its filters.
+cdef inline int n_copies(const Winograd *p) noexcept nogil:
+    return p.filters.pieces_h * p.filters.pieces_w * p.step * p.step

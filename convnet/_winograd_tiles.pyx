@@ -8,7 +8,7 @@ panel needs.
 
 from convnet._blocks cimport odd_lines, padded
 from convnet._kernels cimport CN_NO_ROW, cn_slab_t, cn_strip_t, cn_tiles_t
-from convnet._winograd_product cimport Winograd, n_pieces
+from convnet._winograd_product cimport Winograd, n_copies
 
 
 cdef inline Py_ssize_t max_strips(const Winograd *p) noexcept nogil:
@@ -84,7 +84,7 @@ cdef void transform_input(
         cut_strips(p, first, end, row * p.filters.r * p.step, tiles)
         x = image if are_planes(p) else copy_rows(p, image, planes, tiles)
         p.kernels.winograd_input(input, x, tiles, input_stride(p, width))
-        input += p.filters.pieces_w * p.step * p.step * width * p.kernels.itemsize
+        input += n_copies(p) // p.filters.pieces_h * width * p.kernels.itemsize
 
 
 cdef void cut_strips(
@@ -100,7 +100,7 @@ cdef void cut_strips(
     cdef cn_strip_t *strip = <cn_strip_t *> tiles.strip
     tiles.n_strips, tiles.n_tiles = 0, end - first
     tiles.n, tiles.m, tiles.step, tiles.ways = p.n, p.m, p.step, p.ways
-    tiles.n_pieces, tiles.pieces_w = n_pieces(p), p.filters.pieces_w
+    tiles.n_copies, tiles.pieces_w = n_copies(p), p.filters.pieces_w
     tiles.n_channels, tiles.channel_stride = p.x.C, p.x.sc
     tiles.row = p.x_row
     while first < end:
@@ -160,7 +160,7 @@ cdef Py_ssize_t copy_strips(
     cdef cn_slab_t slab
     if p.DW > 1:
         origin, n_cols = strip.first_col, strip_cols(p, strip.n_tiles)
-        strip.first_col, col = 0, 0
+        strip.first_col = 0
     elif goes_by_strips(p):
         col = max(0, strip.first_col)
         n_cols = min(p.x.W, strip.first_col + strip_cols(p, strip.n_tiles)) - col

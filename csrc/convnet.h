@@ -162,7 +162,8 @@ typedef struct {
     const cn_strip_t *strip;
     ptrdiff_t n_strips, n_tiles;
     int n, m, step, ways;
-    int n_pieces, pieces_w; /* of a filter: all, and those in a row */
+    int n_copies; /* channels of the product for each of the images: pieces, phases */
+    int pieces_w; /* of a filter, in a row */
     ptrdiff_t n_channels, channel_stride;
     cn_row_t row;
 } cn_tiles_t;

@@ -79,7 +79,8 @@ def conv2d(
         each axis: F(2, 3) and F(4, 3) for 3x3 kernels. Six points are also for kernels
         from 2x2 to about 20x20, cut into pieces of 2 to 5 taps on both axes, and with a
         stride of 2 or 4 on both (gradient of the input: 2; of the weight: none, and no
-        2x2) for their phases; four points for pieces of 3x3. ``"auto"`` takes the
+        2x2) for their phases; dilated ones at stride 1 (gradient of the weight: none);
+        four points for pieces of 3x3. ``"auto"`` takes the
         fastest that `precision` allows (see `explain`); float64 is always direct unless
         forced.
     precision : {None, "default", "strict"}
