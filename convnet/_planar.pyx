@@ -17,9 +17,9 @@ from convnet._planar_sums cimport (
     PlanarProduct, find_y, load_weights, sum_parts, sum_windows,
 )
 from convnet._planes cimport (
-    PlaneBlock, Planes, add_phases, add_windows, are_read_in_place, count_blocks,
+    PlaneBlock, Planes, add_phases, add_windows, are_small_windows, count_blocks,
     fetch_block, fits_planes, get_block, load_block, moving_work, outline_planes,
-    place_columns, place_windows, plan_planes, slab_bytes,
+    place_columns, place_windows, plan_planes, slab_bytes, suit_in_place,
 )
 from convnet._product cimport Product
 
@@ -33,12 +33,17 @@ cdef bint is_better_planar(const Product *p, Steps steps, bint gradient) noexcep
     cdef const cn_kernels_t *kernels = p.pixels.kernels
     cdef Py_ssize_t W = p.pixels.y.W, taps = steps.KH * steps.KW
     cdef double planar
+    cdef Planes planes
     if gradient:                        # by phases
         W = (W + steps.SW - 1) // steps.SW
     planar = planar_cycles(p.R, W, taps, kernels.lanes)
-    return planar < packed_cycles(p.R, taps, kernels.mr) and fits_planes(
-        p.pixels.x.C, W, steps
-    )
+    if planar >= packed_cycles(p.R, taps, kernels.mr):
+        return False
+    if not are_small_windows(p.pixels.x.C, steps):
+        return False
+    # Strides decide whether there is a slab, but not in which order sums are made.
+    describe(&planes, p, steps, gradient)
+    return suit_in_place(&planes, p.R) or fits_planes(p.pixels.x.C, W, steps)
 
 
 cdef int run_planar(
@@ -50,24 +55,11 @@ cdef int run_planar(
     cdef Py_ssize_t tasks, shared
     cdef double work
     cdef char *scratch
-    planes.kernels = product.pixels.kernels
-    planes.x, planes.x_row = product.pixels.x, product.pixels.x_row
-    p.product, p.y = product, product.pixels.y
-    p.in_parts = p.y.sw != 1 or (gradient and steps.SH * steps.SW != 1)
-    planes.y, p.SH, p.SW = p.y, 1, 1
-    planes.step_h, planes.step_w = steps.SH, steps.SW
+    describe(planes, product, steps, gradient)
+    p.product, p.y, p.SH, p.SW = product, product.pixels.y, 1, 1
     if gradient:
-        planes.step_h = planes.step_w = 1
         p.SH, p.SW = steps.SH, steps.SW
-        planes.y.H = (p.y.H + p.SH - 1) // p.SH
-        planes.y.W = (p.y.W + p.SW - 1) // p.SW
-        add_phases(&planes.rows, KH, p.SH, steps.DH, steps.PT)
-        add_phases(&planes.cols, KW, p.SW, steps.DW, steps.PL)
-    else:
-        add_windows(&planes.rows, KH, steps.DH, steps.PT)
-        add_windows(&planes.cols, KW, steps.DW, steps.PL)
-    planes.G = product.G
-    planes.in_place = are_read_in_place(planes, product.R)
+    p.in_parts = p.y.sw != 1 or p.SH * p.SW != 1
     plan_planes(planes, product.R * p.SH * p.SW if p.in_parts else 0)
     work = 2.0 * product.G * product.R * planes.x.C * KH * KW
     work *= <double> planes.y.N * planes.y.H * planes.y.W
@@ -95,6 +87,25 @@ cdef int run_planar(
     finally:
         give_back(scratch)
     return 0
+
+
+cdef void describe(
+    Planes *planes, const Product *p, Steps steps, bint gradient
+) noexcept:
+    """The pixels that windows belong to, and their taps."""
+    planes.kernels, planes.G = p.pixels.kernels, p.G
+    planes.x, planes.x_row, planes.y = p.pixels.x, p.pixels.x_row, p.pixels.y
+    planes.step_h, planes.step_w = steps.SH, steps.SW
+    if gradient:
+        planes.step_h = planes.step_w = 1
+        planes.y.H = (p.pixels.y.H + steps.SH - 1) // steps.SH
+        planes.y.W = (p.pixels.y.W + steps.SW - 1) // steps.SW
+        add_phases(&planes.rows, steps.KH, steps.SH, steps.DH, steps.PT)
+        add_phases(&planes.cols, steps.KW, steps.SW, steps.DW, steps.PL)
+    else:
+        add_windows(&planes.rows, steps.KH, steps.DH, steps.PT)
+        add_windows(&planes.cols, steps.KW, steps.DW, steps.PL)
+    planes.in_place = planes.x.sw == 1 and suit_in_place(planes, p.R)
 
 
 cdef Py_ssize_t index_bytes(

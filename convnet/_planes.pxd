@@ -36,8 +36,9 @@ cdef struct PlaneBlock:
     Py_ssize_t n, group, n_groups
     Py_ssize_t first_row, n_rows, first_col, n_cols
 
-# Whether windows over C channels, at W columns of the result, are small enough to go
-# plane by plane.
+# Whether windows over C channels are small enough to go plane by plane; and whether
+# their slab is, too, at W columns of the result.
+cdef bint are_small_windows(Py_ssize_t C, Steps steps) noexcept
 cdef bint fits_planes(Py_ssize_t C, Py_ssize_t W, Steps steps) noexcept
 
 # The taps along an axis: of the convolution, or of the phases of its input gradient.
@@ -48,9 +49,9 @@ cdef void add_phases(
     Axis *axis, Py_ssize_t K, Py_ssize_t stride, Py_ssize_t dilation, Py_ssize_t padding
 ) noexcept nogil
 
-# Whether no slab is needed for R rows of a product: when steps, rows and columns of
-# taps are known.
-cdef bint are_read_in_place(const Planes *p, Py_ssize_t R) noexcept nogil
+# Whether R rows of a product need no slab, where columns are neighbours: when steps,
+# rows and columns of taps are known.
+cdef bint suit_in_place(const Planes *p, Py_ssize_t R) noexcept nogil
 
 # Decide blocks and the layout of slabs, from the shapes alone; a group's sums are in so
 # many parts.

@@ -11,8 +11,8 @@ cdef Py_ssize_t SLAB_BYTES = 16 * 1024
 cdef Py_ssize_t MAX_COLUMNS = 512
 # Rows of a kernel's tiles; a slab has enough for one of the smallest.
 cdef Py_ssize_t TALL = 7, FLAT = 4
-# Rows of a product, and channels, of planes that are read in place.
-cdef Py_ssize_t MOST_SHARED = 2
+# Rows of a product, and channels, that are read in place row after row.
+cdef Py_ssize_t MOST_ALONE = 2
 # Rows and columns that taps may span.
 cdef Py_ssize_t MAX_SPAN = 128
 # Terms of a sum, and elements of the slab that a tile needs.
@@ -21,19 +21,23 @@ cdef Py_ssize_t MAX_TERMS = 2048, MAX_SLAB = 64 * 1024
 cdef double PIXEL_WORK = 35
 
 
-cdef bint fits_planes(Py_ssize_t C, Py_ssize_t W, Steps steps) noexcept:
-    cdef Py_ssize_t KH = steps.KH, KW = steps.KW, rows, cols
-    if steps.SH > MAX_STEP or steps.SW > MAX_STEP or max(KH, KW) > MAX_TAPS:
-        return False
-    rows, cols = (KH - 1) * steps.DH, (KW - 1) * steps.DW
-    if rows >= MAX_SPAN or cols >= MAX_SPAN:
-        return False
-    rows += TALL * steps.SH
-    cols += min(W, MAX_COLUMNS) * steps.SW
+cdef bint are_small_windows(Py_ssize_t C, Steps steps) noexcept:
     return (
-        C * KH * KW <= MAX_TERMS
-        and C * rows * cols <= MAX_SLAB
+        max(steps.SH, steps.SW) <= MAX_STEP
+        and max(steps.KH, steps.KW) <= MAX_TAPS
+        and (steps.KH - 1) * steps.DH < MAX_SPAN
+        and (steps.KW - 1) * steps.DW < MAX_SPAN
+        and C * steps.KH * steps.KW <= MAX_TERMS
     )
+
+
+cdef bint fits_planes(Py_ssize_t C, Py_ssize_t W, Steps steps) noexcept:
+    cdef Py_ssize_t rows, cols
+    if not are_small_windows(C, steps):
+        return False
+    rows = (steps.KH - 1) * steps.DH + TALL * steps.SH
+    cols = (steps.KW - 1) * steps.DW + min(W, MAX_COLUMNS) * steps.SW
+    return C * rows * cols <= MAX_SLAB
 
 
 cdef void add_windows(
@@ -219,16 +223,16 @@ cdef Py_ssize_t place_columns(
     return n
 
 
-cdef bint are_read_in_place(const Planes *p, Py_ssize_t R) noexcept nogil:
-    """Columns are neighbours, and taps too; for those in a column there is a kernel.
+cdef bint suit_in_place(const Planes *p, Py_ssize_t R) noexcept nogil:
+    """Taps in a column are neighbours, and for so many there is a kernel.
 
-    Slabs are better where many rows use them, and for narrow planes, all of whose
-    vectors reach beyond the image.
+    Slabs are better where rows of the product would read pixels one after another, and
+    for narrow planes, all of whose vectors reach beyond the image.
     """
-    cdef Py_ssize_t phase, n, taps = p.rows.first[p.rows.n_phases]
-    if p.x.sw != 1 or p.step_h != p.step_w or p.rows.apart != 1:
+    cdef Py_ssize_t phase, n, shared, taps = p.rows.first[p.rows.n_phases]
+    if p.step_h != p.step_w or p.rows.apart != 1:
         return False
-    if R > MOST_SHARED or p.x.C > MOST_SHARED or (p.step_h > 1 and taps > 3):
+    if p.step_h > 1 and (R > 1 or taps > 3):
         return False
     if p.y.W <= p.kernels.lanes and (
         (p.step_h > 1 and R > 1)
@@ -240,7 +244,8 @@ cdef bint are_read_in_place(const Planes *p, Py_ssize_t R) noexcept nogil:
         return False
     for phase in range(p.rows.n_phases):
         n = p.rows.first[phase + 1] - p.rows.first[phase]
-        if n > 0 and not p.kernels.sums_in_place(n, p.step_h):
+        shared = p.kernels.sums_in_place(n, p.step_h) if n > 0 else R
+        if shared == 0 or (shared == 1 and R > 1 and max(R, p.x.C) > MOST_ALONE):
             return False
     return True
 

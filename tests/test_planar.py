@@ -9,6 +9,7 @@ from tolerance import tolerance
 
 import convnet
 from convnet import reference
+from convnet._kernels import available_isas
 from convnet.functional.conv import Extras, convolve
 
 # name: (shape of x, shape of weight, options). Rows and columns end tiles everywhere.
@@ -132,6 +133,15 @@ CALLS = {
     ),
     "thin": ((3, 1, 28, 28), (6, 1, 5, 5), {"padding": 2}),
     "few outputs": ((1, 23, 15, 29), (3, 23, 3, 3), {"padding": 1}),
+    # Results that share pixels, two or three at a time; bands of seven and four rows.
+    "three outputs, in place": ((2, 9, 17, 50), (3, 9, 3, 4), {"padding": (1, 2)}),
+    "four outputs, in place": ((1, 7, 26, 31), (4, 7, 5, 5), {"padding": 2}),
+    "groups of 5 by 6, in place": (
+        (2, 12, 24, 19),
+        (10, 6, 3, 2),
+        {"padding": (3, 1), "groups": 2},
+    ),
+    "many channels, in place": ((1, 70, 9, 261), (2, 70, 3, 3), {"padding": (1, 0)}),
     # Rows of taps are columns of the weights' gradient, with a step and without.
     "taps joined": ((2, 6, 14, 13), (17, 6, 5, 5), {"padding": (1, 2)}),
     "taps joined, grouped": (
@@ -365,6 +375,16 @@ def test_scratch_is_bounded():
                 layout=layout,
             )
             assert plan.scratch_bytes < 8 * 2**20
+
+
+@pytest.mark.parametrize("isa", available_isas()[1:], indirect=True)
+def test_few_results_need_no_copy_of_many_channels(isa):
+    few, many = (
+        convnet.explain((2, n, 61, 67), (3, n, 3, 3), padding=1) for n in (9, 90)
+    )
+    assert few.algorithm == many.algorithm == "direct"
+    # The weights in order, and where they lie.
+    assert many.scratch_bytes - few.scratch_bytes <= (90 - 9) * 3 * 9 * 16 + 4096
 
 
 def test_long_sums_round_like_short_ones(isa, rng):
