@@ -244,15 +244,15 @@ def _dilation_cycles(product: Product, tiling: Tiling) -> float:
 def _direct_gradient_cycles(product: Product, window: Window) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
-    taps = math.prod(window.kernel)
+    steps, taps = Steps(*window[:4]), math.prod(window.kernel)
     columns = -(-C * taps // lanes) * lanes
     rows, pixels = -(-R // mr) * mr, N * H * W
     sums = pixels / 2 / lanes / _GRADIENT_RATES[0] + _STORING
     cycles = columns * (rows * sums + pixels * _TURNING)
-    joined = _estimates.joined_weight_cycles(R, C, Steps(*window[:4]), lanes, mr)
+    joined = _estimates.joined_weight_cycles(R, C, steps, lanes, mr)
     cycles = min(cycles, pixels / lanes * joined)
     if _fits_planes(product, window):
-        planar = _estimates.planar_weight_cycles(R, C, W, taps, lanes)
+        planar = _estimates.planar_weight_cycles(R, C, W, steps, lanes)
         cycles = min(cycles, pixels / lanes * planar)
     return G * cycles
 

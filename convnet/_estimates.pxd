@@ -18,9 +18,11 @@ cpdef double run_cycles(
     Py_ssize_t mr,
 )
 cpdef double planar_weight_cycles(
-    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
+    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Steps steps, Py_ssize_t lanes
 )
 cpdef double joined_weight_cycles(
     Py_ssize_t R, Py_ssize_t C, Steps steps, Py_ssize_t lanes, Py_ssize_t mr
 )
-cdef double packed_weight_cycles(Py_ssize_t R, Py_ssize_t columns, Py_ssize_t mr)
+cdef double packed_weight_cycles(
+    Py_ssize_t R, Py_ssize_t C, Steps steps, Py_ssize_t lanes, Py_ssize_t mr
+)

@@ -23,14 +23,16 @@ cdef enum:
     # Products of so few rows, and with so many channels, read pixels in place.
     UNPACKED_ROWS = 16
     UNPACKED_CHANNELS = 3
-# Gradients of weights, for a vector of grad_y: for each tap and row; to copy x, for
-# each channel; and how much longer that takes for each pixel of all channels' rows more
-# than so many, of which a slab holds few.
-cdef double WEIGHT_SUMMING = 1.3, WEIGHT_COPYING = 5.0, CROWDING = 0.0025, MOST = 2.1
-cdef Py_ssize_t ROOM = 100
-# Of a packed product, for each column: a row that panels have, and packing; and where
-# taps are joined, to turn a pixel.
-cdef double WEIGHT_MULTIPLYING = 0.6, WEIGHT_PACKING = 6.0, TURNING = 11
+# Gradients of weights, for a vector of grad_y: for each tap and row, less where taps are
+# many; to copy x, for each channel; and how much longer that takes for each channel,
+# with a stride, and where rows are a single vector.
+cdef double WEIGHT_SUMMING = 0.85, FEW_TAPS = 1.2, WEIGHT_COPYING = 5.0
+cdef double CROWDING = 0.02, STRIDED = 0.3, STRIDED_CROWDING = 0.06, SHORT = 1.3
+# Of a packed product, for each column: a row that panels have, and packing; how much
+# longer a single vector of columns takes; and for each vector of x, to copy it to the
+# slab. Where taps are joined, to turn a pixel.
+cdef double WEIGHT_MULTIPLYING = 0.6, WEIGHT_PACKING = 4.2, ONE_VECTOR = 1.75
+cdef double FILLING = 16, TURNING = 11
 
 
 cpdef bint fits(Py_ssize_t C, Py_ssize_t W, Steps steps) noexcept:
@@ -87,12 +89,17 @@ cpdef double run_cycles(
 
 
 cpdef double planar_weight_cycles(
-    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes
+    Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Steps steps, Py_ssize_t lanes
 ):
     """Cycles of the gradient of R x C weights, plane by plane; rows have W pixels."""
-    cdef double crowded = min(MOST, 1 + CROWDING * max(0, C * W - ROOM))
-    cdef double cycles = WEIGHT_SUMMING * R * taps + WEIGHT_COPYING
-    return full_vectors(W, lanes) * C * cycles * crowded
+    cdef Py_ssize_t taps = steps.KH * steps.KW
+    cdef double cycles = R * (WEIGHT_SUMMING * taps + FEW_TAPS * taps ** 0.5)
+    cycles = full_vectors(W, lanes) * C * (cycles + WEIGHT_COPYING)
+    if W <= lanes:
+        cycles *= SHORT
+    if steps.SW > 1:
+        return cycles * (1 + STRIDED + STRIDED_CROWDING * C)
+    return cycles * (1 + CROWDING * C)
 
 
 cpdef double joined_weight_cycles(
@@ -111,9 +118,15 @@ cpdef double joined_weight_cycles(
     )
 
 
-cdef double packed_weight_cycles(Py_ssize_t R, Py_ssize_t columns, Py_ssize_t mr):
+cdef double packed_weight_cycles(
+    Py_ssize_t R, Py_ssize_t C, Steps steps, Py_ssize_t lanes, Py_ssize_t mr
+):
+    """Cycles of a product whose columns are taps of channels."""
     cdef Py_ssize_t rows = (R + mr - 1) // mr * mr
-    return columns * (rows * WEIGHT_MULTIPLYING + WEIGHT_PACKING)
+    cdef Py_ssize_t vectors = (C * steps.KH * steps.KW + lanes - 1) // lanes
+    cdef double cycles = rows * WEIGHT_MULTIPLYING + WEIGHT_PACKING
+    cycles *= vectors * lanes * (ONE_VECTOR if vectors == 1 else 1)
+    return cycles + C * steps.SH * steps.SW * FILLING
 
 
 cdef inline double full_vectors(Py_ssize_t W, Py_ssize_t lanes) noexcept nogil:

@@ -27,9 +27,7 @@ cdef bint is_weight_planar(
     const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Steps steps,
     double product,
 ) noexcept:
-    cdef double planar = planar_weight_cycles(
-        R, C, grad_y.W, steps.KH * steps.KW, x.kernels.lanes
-    )
+    cdef double planar = planar_weight_cycles(R, C, grad_y.W, steps, x.kernels.lanes)
     return planar < product and fits_planes(C, grad_y.W, steps)
 
 

@@ -41,14 +41,14 @@ cdef bint joins_taps(const WeightGradient *p, Steps steps) noexcept:
     None of the taps may read nothing but padding.
     """
     return (
-        joined_cycles(p, steps) < packed_cycles(p)
+        joined_cycles(p, steps) < packed_cycles(p, steps)
         and (p.grad_y.W - 1) * steps.SW >= steps.PL
         and steps.KW - 1 - steps.PL < p.pixels.x.W
     )
 
 
 cdef double product_cycles(const WeightGradient *p, Steps steps) noexcept:
-    return joined_cycles(p, steps) if joins_taps(p, steps) else packed_cycles(p)
+    return joined_cycles(p, steps) if joins_taps(p, steps) else packed_cycles(p, steps)
 
 
 cdef inline double joined_cycles(const WeightGradient *p, Steps steps) noexcept:
@@ -56,9 +56,9 @@ cdef inline double joined_cycles(const WeightGradient *p, Steps steps) noexcept:
     return joined_weight_cycles(p.R, p.C, steps, kernels.lanes, kernels.mr)
 
 
-cdef inline double packed_cycles(const WeightGradient *p) noexcept:
+cdef inline double packed_cycles(const WeightGradient *p, Steps steps) noexcept:
     cdef const cn_kernels_t *kernels = p.pixels.kernels
-    return packed_weight_cycles(p.R, padded(kernels, p.C * p.T), kernels.mr)
+    return packed_weight_cycles(p.R, p.C, steps, kernels.lanes, kernels.mr)
 
 
 cdef bint is_better_swapped(const WeightGradient *p) noexcept nogil:
