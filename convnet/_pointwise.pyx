@@ -3,7 +3,9 @@
 
 cimport numpy as cnp
 
-from convnet._kernels cimport active_kernels, cn_adam_t, cn_kernels_t, run_tasks
+from convnet._kernels cimport (
+    Flushing, active_kernels, cn_adam_t, cn_kernels_t, flush_denormals, run_tasks,
+)
 
 cnp.import_array()
 
@@ -47,7 +49,11 @@ def sgd_step(
     cnp.ndarray value, cnp.ndarray grad, cnp.ndarray velocity, double lr,
     double momentum, double decay, bint nesterov, int num_threads,
 ):
-    """Take a step of gradient descent; `velocity` is None without momentum."""
+    """Take a step of gradient descent; `velocity` is None without momentum.
+
+    A velocity whose gradient stays zero decays to a denormal and never to zero.
+    """
+    cdef Flushing _flushing = flush_denormals(value.itemsize)
     cdef Pointwise p
     p.operation = sgd_piece
     p.lr, p.momentum, p.decay, p.nesterov = lr, momentum, decay, nesterov
@@ -60,6 +66,7 @@ def adam_step(
     cn_adam_t factors, int num_threads,
 ):
     """Take a step of Adam; `factors` is a dict of them."""
+    cdef Flushing _flushing = flush_denormals(value.itemsize)
     cdef Pointwise p
     p.operation, p.adam = adam_piece, factors
     describe(&p, value, grad, mean, square)

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""Float32 convolutions treat denormals as zero; nothing else does, nor afterwards."""
+"""Float32 convolutions and optimizers treat denormals as zero, until they return."""
 
 import platform
 import signal
+from functools import partial
 
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
 import convnet
+from convnet import nn, optim
 from convnet.signal import correlate2d
 
 pytestmark = [
@@ -47,6 +49,24 @@ def test_float32_convolutions_flush(rng, name, threads):
     ones = np.ones_like(gy)
     assert not convnet.conv2d_grad_weight(ones, x, w_shape, **options).any()
     assert not convnet.conv2d_grad_bias(gy, num_threads=threads).any()
+    assert keeps_denormals()
+
+
+@pytest.mark.parametrize("make", [partial(optim.SGD, momentum=0.9), optim.Adam])
+@pytest.mark.parametrize("n", [23, 100_003])
+def test_what_optimizers_remember_does_not_stay_denormal(make, n):
+    # Rounded to nearest, 0.9 times the least denormals is what it was.
+    p = nn.Parameter(np.zeros(n, np.float32))
+    p.grad += np.float32(1e-35)
+    steps = make([p], lr=1e30)
+    steps.step()
+    assert p.value.all()
+    p.grad[...] = 0
+    for _ in range(150):
+        steps.step()
+    p.value[...] = 0
+    steps.step()
+    assert not p.value.any()
     assert keeps_denormals()
 
 
