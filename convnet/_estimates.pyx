@@ -23,9 +23,9 @@ cdef enum:
     # Products of so few rows, and with so many channels, read pixels in place.
     UNPACKED_ROWS = 16
     UNPACKED_CHANNELS = 3
-# Gradients of weights, for a vector of grad_y: for each tap and row, less where taps are
-# many; to copy x, for each channel; and how much longer that takes for each channel,
-# with a stride, and where rows are a single vector.
+# Gradients of weights, for a vector of grad_y: for each tap and row, less where taps
+# are many; to copy x, for each channel; and how much longer that takes for each
+# channel, with a stride, and where rows are a single vector.
 cdef double WEIGHT_SUMMING = 0.85, FEW_TAPS = 1.2, WEIGHT_COPYING = 5.0
 cdef double CROWDING = 0.02, STRIDED = 0.3, STRIDED_CROWDING = 0.06, SHORT = 1.3
 # Of a packed product, for each column: a row that panels have, and packing; how much
