@@ -49,9 +49,11 @@ _TRANSFORMS = {
     (6, 4): (500, 195, 170, 235),
     (6, 5): (575, 175, 120, 400),
 }
-# For a vector of pixels that lie apart; and what phases of two taps and less, which are
-# many results for few products, take of their estimate.
-_SPREADING, _PHASED = 25, {"forward": 1.27, "grad_input": 1.2}
+# For a vector of pixels that lie apart, and what all takes of its estimate, the further
+# the more; and so what phases of two taps and less do, which are many results for few
+# products.
+_SPREADING, _APART, _MOST_APART = 25, 0.06, 1.35
+_PHASED = {"forward": 1.27, "grad_input": 1.2}
 # Transformed weights: bytes a cycle that are written, while a cache holds them and
 # where memory sets the pace; and read again for each run of tiles, if they leave L2.
 _CACHE_BYTES, _WRITE_RATES, _L2_BYTES, _READ_RATE = 12e6, (8.0, 3.3), 1e6, 5.0
@@ -136,7 +138,7 @@ def estimates(
 ) -> dict[str, float]:
     """Return the cycles that each algorithm takes which is possible and allowed."""
     gradient = kind == "grad_weight"
-    costs = {"direct": _direct_cycles(product, window, prepared)}
+    costs = {"direct": _direct_cycles(product, window, prepared, kind)}
     if gradient:
         costs["direct"] = _direct_gradient_cycles(product, window)
     for name in ALLOWED[precision or _policy][1:]:
@@ -152,6 +154,7 @@ def estimates(
                 costs[name] *= _PHASED[kind]
             if window.dilation[1] > 1:
                 costs[name] += _dilation_cycles(tiled, tiling)
+                costs[name] *= min(1 + _APART * (window.dilation[1] - 2), _MOST_APART)
     return costs
 
 
@@ -177,14 +180,20 @@ def _fits_planes(product: Product, window: Window) -> bool:
     return _estimates.fits(product.channels, product.width, Steps(*window[:4]))
 
 
-def _direct_cycles(product: Product, window: Window, prepared: bool) -> float:
+def _direct_cycles(
+    product: Product, window: Window, prepared: bool, kind: str
+) -> float:
     G, R, C, N, H, W = product
+    steps = Steps(*window[:4])
     mr, _, lanes = _kernels.tile_shape(4)
     taps = math.prod(window.kernel)
     packed = _estimates.packed_cycles(R, taps, mr)
     unpacked = _estimates.unpacked_cycles(R, C, W, taps, lanes)
     by_runs = _RUNS * _estimates.run_cycles(R, C, W, taps, lanes, mr)
     cycles = -(-N * H * W // lanes) * min(packed, unpacked, by_runs)
+    if kind != "grad_weight":
+        gradient = kind == "grad_input"
+        cycles *= _estimates.tap_by_tap_share(R, C, N, H, W, steps, gradient)
     if not prepared:
         cycles += -(-R // mr) * mr * _PACKING
     if _fits_planes(product, window):
@@ -249,6 +258,7 @@ def _direct_gradient_cycles(product: Product, window: Window) -> float:
     rows, pixels = -(-R // mr) * mr, N * H * W
     sums = pixels / 2 / lanes / _GRADIENT_RATES[0] + _STORING
     cycles = columns * (rows * sums + pixels * _TURNING)
+    cycles *= _estimates.tap_by_tap_share(R, C, N, H, W, steps, False)
     joined = _estimates.joined_weight_cycles(R, C, steps, lanes, mr)
     cycles = min(cycles, pixels / lanes * joined)
     if _fits_planes(product, window):

@@ -21,6 +21,7 @@ from convnet._operands cimport (
 )
 from convnet._planar cimport is_better_planar, run_planar
 from convnet._product cimport Phases, Product, run_product
+from convnet._tap_by_tap cimport are_finite, is_better_tap_by_tap, multiply_taps
 
 cnp.import_array()
 
@@ -77,7 +78,17 @@ def forward(
                 t % KW * steps.DW - steps.PL,
                 t,
             )
-        run_product(&p, num_threads, plans, packings)
+        if (
+            is_better_tap_by_tap(&p, steps, False)
+            and (bias is None or bias.ndim == 1)
+            and (plans is not None or are_finite(weight, packings))
+        ):
+            if plans is None:
+                y[...] = 0 if residual is None else residual
+            p.finish = describe_finish(y, bias, y, clip)
+            multiply_taps(&p, num_threads, plans, packings)
+        else:
+            run_product(&p, num_threads, plans, packings)
     finally:
         give_back(memory)
 
@@ -122,7 +133,13 @@ def grad_input(
                 steps.PL - t % KW * steps.DW,
                 t,
             )
-        run_product(&p, num_threads, plans, None)
+        if is_better_tap_by_tap(&p, steps, True):
+            if plans is None:
+                grad_x[...] = 0
+            p.finish.accumulate = True
+            multiply_taps(&p, num_threads, plans, None)
+        else:
+            run_product(&p, num_threads, plans, None)
     finally:
         give_back(memory)
 

@@ -23,6 +23,7 @@ from convnet._blocks cimport (
     require_slab,
 )
 from convnet._depthwise_weight cimport is_weight_depthwise, run_depthwise_weight
+from convnet._estimates cimport tap_by_tap_share
 from convnet._kernels cimport (
     SLICE_WORK, Flushing, active_kernels, cn_depth_t, cn_kernels_t, cn_panel_t,
     cn_row_t, cn_tile_t, flush_denormals, give_back, plain_tile, run_tasks,
@@ -33,6 +34,8 @@ from convnet._operands cimport (
     take_tap_memory,
 )
 from convnet._planar_weight cimport is_weight_planar, run_planar_weight
+from convnet._results import empty
+from convnet._tap_by_tap cimport are_finite
 from convnet._weight_columns cimport (
     gathered_bytes, multiply_gathered, multiply_turned,
 )
@@ -72,6 +75,11 @@ def grad_weight(
     p.C, p.swapped = grad_w.shape[1], False
     describe(&p, grad_y, x)
     cdef cn_row_t rows = describe_rows(grad_y)
+    if tap_by_tap_share(p.R, p.C, g.y.N, g.y.H, g.y.W, steps, False) < 1 and (
+        plans is not None or are_finite(grad_y, None)
+    ):
+        grad_tap_by_tap(grad_y, x, grad_w, steps, groups, num_threads, plans)
+        return
     if is_weight_depthwise(g, &p.grad_y, groups, p.R, p.C, steps):
         run_depthwise_weight(
             g, &p.grad_y, rows, p.grad_w, groups, steps, num_threads, plans
@@ -115,6 +123,50 @@ def grad_weight(
         run_weight_gradient(&p, num_threads, plans)
     finally:
         give_back(memory)
+
+
+cdef int grad_tap_by_tap(
+    cnp.ndarray grad_y, cnp.ndarray x, cnp.ndarray grad_w, Steps steps,
+    Py_ssize_t groups, int num_threads, list plans,
+) except -1:
+    """The gradient of each tap alone: of a 1x1 kernel that sees what the tap does."""
+    cdef const cn_kernels_t *kernels = active_kernels(<int> grad_w.itemsize)
+    cdef Py_ssize_t OC = grad_w.shape[0], IC = grad_w.shape[1], row
+    cdef Py_ssize_t KH = steps.KH, KW = steps.KW, size = OC * IC
+    # Vectors are read from the last sum on.
+    cdef cnp.ndarray parts = empty((KH * KW * size + kernels.lanes,), grad_w.dtype)
+    one = Steps((1, 1), (1, 1), (0, 0, 0, 0), (1, 1))
+    for t in range(KH * KW):
+        i, h = pixels_of_tap(t // KW, steps.DH, steps.PT, x.shape[2], grad_y.shape[2])
+        j, w = pixels_of_tap(t % KW, steps.DW, steps.PL, x.shape[3], grad_y.shape[3])
+        part = parts[t * size : (t + 1) * size].reshape(OC, IC, 1, 1)
+        if plans is None:
+            part[...] = 0
+        if h.start < h.stop and w.start < w.stop:
+            grad_weight(
+                grad_y[:, :, h, w], x[:, :, i, j], part, one, groups, num_threads, plans
+            )
+    if plans is not None:
+        for plan in plans:
+            plan["scratch_bytes"] += parts.nbytes
+        return 0
+    for row in range(OC):
+        kernels.turn_taps(
+            <char *> cnp.PyArray_DATA(grad_w) + row * IC * KH * KW * kernels.itemsize,
+            <char *> cnp.PyArray_DATA(parts) + row * IC * kernels.itemsize,
+            IC, KH * KW, size, 1, 1, 0,
+        )
+    return 0
+
+
+cdef tuple pixels_of_tap(
+    Py_ssize_t k, Py_ssize_t dilation, Py_ssize_t padding, Py_ssize_t n_in,
+    Py_ssize_t n_out,
+):
+    """Slices along an axis: pixels that tap k reads, and those of the windows there."""
+    cdef Py_ssize_t d = k * dilation - padding
+    cdef Py_ssize_t first = max(0, -d), end = max(first, min(n_out, n_in - d))
+    return slice(first + d, end + d), slice(first, end)
 
 
 cdef void describe(WeightGradient *p, cnp.ndarray grad_y, cnp.ndarray x) noexcept:

@@ -17,6 +17,10 @@ cpdef double run_cycles(
     Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Py_ssize_t taps, Py_ssize_t lanes,
     Py_ssize_t mr,
 )
+cpdef double tap_by_tap_share(
+    Py_ssize_t R, Py_ssize_t C, Py_ssize_t N, Py_ssize_t H, Py_ssize_t W, Steps steps,
+    bint gradient,
+)
 cpdef double planar_weight_cycles(
     Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Steps steps, Py_ssize_t lanes
 )

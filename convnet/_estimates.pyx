@@ -23,6 +23,10 @@ cdef enum:
     # Products of so few rows, and with so many channels, read pixels in place.
     UNPACKED_ROWS = 16
     UNPACKED_CHANNELS = 3
+# Tap by tap: how much longer a pair of a pixel and a tap takes, and as many pixels take
+# as long as a tap itself; rows and channels from which on nothing else would be better.
+cdef double TAP_WORK = 1.12, TAP_PIXELS = 100
+cdef Py_ssize_t TAP_ROWS = 32, TAP_CHANNELS = 64
 # Gradients of weights, for a vector of grad_y: for each tap and row, less where taps
 # are many; to copy x, for each channel; and how much longer that takes for each
 # channel, with a stride, and where rows are a single vector.
@@ -86,6 +90,43 @@ cpdef double run_cycles(
         return float("inf")
     pixels = lanes * run_pixels(W, best_run(W)) / <double> W
     return vectors * (pixels * RUN_SUMMING + BEGINNING / C + STORING / (C * taps))
+
+
+cpdef double tap_by_tap_share(
+    Py_ssize_t R, Py_ssize_t C, Py_ssize_t N, Py_ssize_t H, Py_ssize_t W, Steps steps,
+    bint gradient,
+):
+    """Part of a product's time that its taps take one by one; 1 if that is no less.
+
+    Pairs of a pixel and a tap that reads the image, of all pairs; and each tap reads
+    and writes the result, and has its weights packed, for few pixels or many. At least
+    one tap reads the image for all of the H x W pixels of a result.
+    """
+    cdef double share
+    if steps.SH * steps.SW > 1 or R < TAP_ROWS or C < TAP_CHANNELS:
+        return 1
+    share = axis_share(H, steps.KH, steps.DH, steps.PT, steps.PB, gradient)
+    share *= axis_share(W, steps.KW, steps.DW, steps.PL, steps.PR, gradient)
+    if share == 0:
+        return 1
+    return min(1, share * TAP_WORK + TAP_PIXELS / (<double> N * H * W))
+
+
+cdef double axis_share(
+    Py_ssize_t n, Py_ssize_t K, Py_ssize_t dilation, Py_ssize_t low, Py_ssize_t high,
+    bint gradient,
+) noexcept:
+    """Pairs of pixels and taps that read something, of all; 0 if no tap always does."""
+    cdef Py_ssize_t k, d, n_in, n_pairs = 0, n_valid, most = 0
+    if gradient:                        # taps turned round
+        low, high = (K - 1) * dilation - low, (K - 1) * dilation - high
+    n_in = n + (K - 1) * dilation - low - high
+    for k in range(K):
+        d = k * dilation - low
+        n_valid = max(0, min(n, n_in - d) - max(0, -d))
+        n_pairs += n_valid
+        most = max(most, n_valid)
+    return n_pairs / <double> (K * n) if 0 < n == most else 0
 
 
 cpdef double planar_weight_cycles(
