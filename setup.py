@@ -39,9 +39,19 @@ UNSANITIZED = {
 }
 # A third more code buys speed where speed is tuned: float by the larger vectors.
 FAST_SOURCES = ("avx512_f32.c", "avx2_f32.c")
-# And a third less saves a twentieth of the install where hardly any machine runs it.
+# And a third less saves a twentieth of the install where hardly any machine runs it, or
+# where hardly any time is spent: in drivers that mostly call others.
 X86 = platform.machine().lower() in ("x86_64", "amd64")
-SMALL_SOURCES = ("scalar_f32.c", "scalar_f64.c") if X86 else ()
+SMALL_SOURCES = (
+    "_conv.c",
+    "_conv_weight.c",
+    "_estimates.c",
+    "_tap_by_tap.c",
+    "_winograd.c",
+    "_winograd_weight.c",
+)
+if X86:
+    SMALL_SOURCES += ("scalar_f32.c", "scalar_f64.c")
 # Names and unwinding tables of what nobody calls by name, a tenth of the install; with
 # CONVNET_SYMBOLS=1 profilers find them.
 if sys.platform == "linux" and not SANITIZE:
