@@ -16,7 +16,7 @@ cdef Py_ssize_t MOST_ALONE = 2
 # Rows and columns that taps may span.
 cdef Py_ssize_t MAX_SPAN = 128
 # Terms of a sum, and elements of the slab that a tile needs.
-cdef Py_ssize_t MAX_TERMS = 2048, MAX_SLAB = 64 * 1024
+cdef Py_ssize_t MAX_TERMS = 4096, MAX_SLAB = 64 * 1024
 # Operations that take as long as to move a pixel.
 cdef double PIXEL_WORK = 35
 
