@@ -136,7 +136,7 @@ CALLS = {
     # Results that share pixels, two or three at a time; bands of seven and four rows.
     "three outputs, in place": ((2, 9, 17, 50), (3, 9, 3, 4), {"padding": (1, 2)}),
     "four outputs, in place": ((1, 7, 26, 31), (4, 7, 5, 5), {"padding": 2}),
-    "three outputs of 7 taps": ((1, 45, 16, 33), (3, 45, 7, 7), {"padding": 3}),
+    "three outputs of 7 taps": ((1, 9, 16, 33), (3, 9, 7, 7), {"padding": 3}),
     "groups of 5 by 6, in place": (
         (2, 12, 24, 19),
         (10, 6, 3, 2),
