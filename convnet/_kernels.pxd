@@ -163,7 +163,7 @@ cdef extern from "convnet.h" nogil:
         void (*planar_sum)(
             const cn_tile_t *, const void *, const void *, const cn_planar_t *
         ) noexcept nogil
-        bint (*sums_in_place)(Py_ssize_t, Py_ssize_t) noexcept nogil
+        int (*sums_in_place)(Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*planar_in_place)(
             const cn_tile_t *, const void *, const void *, const cn_planar_t *,
             const cn_in_place_t *,

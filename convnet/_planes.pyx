@@ -235,9 +235,7 @@ cdef bint suit_in_place(const Planes *p, Py_ssize_t R) noexcept nogil:
     if p.step_h > 1 and (R > 1 or taps > 3):
         return False
     if p.y.W <= p.kernels.lanes and (
-        (p.step_h > 1 and R > 1)
-        or p.rows.n_phases > 1
-        or 4 * p.y.W <= 3 * p.kernels.lanes
+        p.rows.n_phases > 1 or 4 * p.y.W <= 3 * p.kernels.lanes
     ):
         return False
     if p.cols.low <= -CN_MOST_SHIFT or p.cols.low + p.cols.span > CN_MOST_SHIFT:
