@@ -230,10 +230,11 @@ except KeyboardInterrupt:
     y = convnet.conv2d(x[0, :, :5, :7], w, num_threads=2)
     print("interrupted", (y == 64 * 9).all())
 """
-# Each takes many seconds.
+# Each takes more than a second.
 LONG_CALLS = [
     "convnet.conv2d(x[:, :, 50:60], np.ones((128, 64, 9, 99), np.float32), **options)",
-    "convnet.conv2d_grad_input(y[:99], w, (99, 64, 112, 112), **options)",
+    "convnet.conv2d_grad_input(y[:99], np.ones((128, 64, 7, 7), np.float32), "
+    "(99, 64, 112, 112), **options | dict(padding=3), algorithm='direct')",
     "convnet.conv2d_grad_weight(y, x, w.shape, **options)",
 ]
 
