@@ -138,9 +138,10 @@ def estimates(
 ) -> dict[str, float]:
     """Return the cycles that each algorithm takes which is possible and allowed."""
     gradient = kind == "grad_weight"
-    costs = {"direct": _direct_cycles(product, window, prepared, kind)}
     if gradient:
-        costs["direct"] = _direct_gradient_cycles(product, window)
+        costs = {"direct": _direct_gradient_cycles(product, window)}
+    else:
+        costs = {"direct": _direct_cycles(product, window, prepared, kind)}
     for name in ALLOWED[precision or _policy][1:]:
         tiling = find_tiling(name, window, kind)
         if not tiling:
@@ -176,10 +177,6 @@ def by_tiles(product: Product, tiling: Tiling, window: Window, kind: str) -> Pro
     return Product(product.groups, rows, channels, images, *size)
 
 
-def _fits_planes(product: Product, window: Window) -> bool:
-    return _estimates.fits(product.channels, product.width, Steps(*window[:4]))
-
-
 def _direct_cycles(
     product: Product, window: Window, prepared: bool, kind: str
 ) -> float:
@@ -191,12 +188,11 @@ def _direct_cycles(
     unpacked = _estimates.unpacked_cycles(R, C, W, taps, lanes)
     by_runs = _RUNS * _estimates.run_cycles(R, C, W, taps, lanes, mr)
     cycles = -(-N * H * W // lanes) * min(packed, unpacked, by_runs)
-    if kind != "grad_weight":
-        gradient = kind == "grad_input"
-        cycles *= _estimates.tap_by_tap_share(R, C, N, H, W, steps, gradient)
+    backward = kind == "grad_input"
+    cycles *= _estimates.tap_by_tap_share(R, C, N, H, W, steps, backward)
     if not prepared:
         cycles += -(-R // mr) * mr * _PACKING
-    if _fits_planes(product, window):
+    if _estimates.fits(C, W, steps):
         planar = _PLANAR * _estimates.planar_cycles(R, W, taps, lanes)
         cycles = min(cycles, N * H * W / lanes * planar)
     return G * C * taps * cycles
@@ -261,7 +257,7 @@ def _direct_gradient_cycles(product: Product, window: Window) -> float:
     cycles *= _estimates.tap_by_tap_share(R, C, N, H, W, steps, False)
     joined = _estimates.joined_weight_cycles(R, C, steps, lanes, mr)
     cycles = min(cycles, pixels / lanes * joined)
-    if _fits_planes(product, window):
+    if _estimates.fits(C, W, steps):
         planar = _estimates.planar_weight_cycles(R, C, W, steps, lanes)
         cycles = min(cycles, pixels / lanes * planar)
     return G * cycles

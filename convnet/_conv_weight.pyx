@@ -30,8 +30,8 @@ from convnet._kernels cimport (
     take_scratch,
 )
 from convnet._operands cimport (
-    Steps, add_parts, add_tap, describe_array, describe_rows, place_tap_arrays,
-    take_tap_memory,
+    Steps, add_parts, add_tap, describe_array, describe_rows, end_seeing, first_seeing,
+    place_tap_arrays, take_tap_memory,
 )
 from convnet._planar_weight cimport is_weight_planar, run_planar_weight
 from convnet._results import empty
@@ -165,7 +165,7 @@ cdef tuple pixels_of_tap(
 ):
     """Slices along an axis: pixels that tap k reads, and those of the windows there."""
     cdef Py_ssize_t d = k * dilation - padding
-    cdef Py_ssize_t first = max(0, -d), end = max(first, min(n_out, n_in - d))
+    cdef Py_ssize_t first = first_seeing(d), end = end_seeing(d, n_in, n_out)
     return slice(first + d, end + d), slice(first, end)
 
 

@@ -2,7 +2,7 @@
 """Estimates of direct convolutions of few channels: see ``_estimates.pxd``."""
 
 from convnet._blocks cimport KC
-from convnet._operands cimport Steps
+from convnet._operands cimport Steps, end_seeing, first_seeing
 from convnet._pixel_runs cimport best_run, run_pixels
 from convnet._planes cimport fits_planes
 
@@ -123,7 +123,7 @@ cdef double axis_share(
     n_in = n + (K - 1) * dilation - low - high
     for k in range(K):
         d = k * dilation - low
-        n_valid = max(0, min(n, n_in - d) - max(0, -d))
+        n_valid = end_seeing(d, n_in, n) - first_seeing(d)
         n_pairs += n_valid
         most = max(most, n_valid)
     return n_pairs / <double> (K * n) if 0 < n == most else 0

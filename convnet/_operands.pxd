@@ -32,6 +32,16 @@ cdef struct Taps:
 cdef enum:
     TAP_ARRAYS = 5
 
+# Along an axis: of n_out pixels, a tap d pixels further on reads one of n_in at those
+# in [first_seeing, end_seeing).
+cdef inline Py_ssize_t first_seeing(Py_ssize_t d) noexcept nogil:
+    return max(0, -d)
+
+cdef inline Py_ssize_t end_seeing(
+    Py_ssize_t d, Py_ssize_t n_in, Py_ssize_t n_out
+) noexcept nogil:
+    return max(first_seeing(d), min(n_out, n_in - d))
+
 cdef Image describe_array(cnp.ndarray array) noexcept
 
 # Whether a plane is one run of memory, row after row.

@@ -6,13 +6,15 @@ cimport numpy as cnp
 import numpy as np
 
 from convnet._estimates cimport tap_by_tap_share
-from convnet._operands cimport TAP_ARRAYS, Image, Steps, add_tap, place_tap_arrays
+from convnet._operands cimport (
+    TAP_ARRAYS, Image, Steps, add_tap, end_seeing, first_seeing, place_tap_arrays,
+)
 from convnet._product cimport Product, run_product
 
 
-# The pixels of y at which a tap reads x: [first, end) of the rows and of the columns.
+# The pixels of y at which a tap reads x: so many from a first one on.
 cdef struct Window:
-    Py_ssize_t first_row, end_row, first_col, end_col
+    Py_ssize_t row, rows, col, cols
 
 
 cdef bint is_better_tap_by_tap(
@@ -35,14 +37,12 @@ cdef int multiply_taps(
     cdef Py_ssize_t t, last = 0
     cdef Window window
     for t in range(p.pixels.taps.n):
-        window = find_window(p, t)
-        if is_everywhere(p, &window):
+        if is_everywhere(p, find_window(p, t)):
             last = t
     for t in range(p.pixels.taps.n):
         window = find_window(p, t)
-        if t != last and window.first_row < window.end_row:
-            if window.first_col < window.end_col:
-                multiply_tap(p, t, window, False, num_threads, plans, packings)
+        if t != last and window.rows > 0 and window.cols > 0:
+            multiply_tap(p, t, window, False, num_threads, plans, packings)
     window = find_window(p, last)
     return multiply_tap(p, last, window, True, num_threads, plans, packings)
 
@@ -51,17 +51,14 @@ cdef Window find_window(const Product *p, Py_ssize_t t) noexcept nogil:
     cdef Image x = p.pixels.x, y = p.pixels.y
     cdef Py_ssize_t dh = p.pixels.taps.dh[t], dw = p.pixels.taps.dw[t]
     cdef Window window
-    window.first_row, window.end_row = max(0, -dh), min(y.H, x.H - dh)
-    window.first_col, window.end_col = max(0, -dw), min(y.W, x.W - dw)
+    window.row, window.col = first_seeing(dh), first_seeing(dw)
+    window.rows = end_seeing(dh, x.H, y.H) - window.row
+    window.cols = end_seeing(dw, x.W, y.W) - window.col
     return window
 
 
-cdef inline bint is_everywhere(const Product *p, const Window *window) noexcept nogil:
-    return (
-        window.first_row == window.first_col == 0
-        and window.end_row == p.pixels.y.H
-        and window.end_col == p.pixels.y.W
-    )
+cdef inline bint is_everywhere(const Product *p, Window window) noexcept nogil:
+    return window.rows == p.pixels.y.H and window.cols == p.pixels.y.W
 
 
 cdef int multiply_tap(
@@ -72,14 +69,14 @@ cdef int multiply_tap(
     cdef Product part = p[0]
     cdef Py_ssize_t memory[TAP_ARRAYS]
     cdef Py_ssize_t itemsize = p.pixels.kernels.itemsize
-    cdef Py_ssize_t row = window.first_row + p.pixels.taps.dh[t]
-    cdef Py_ssize_t col = window.first_col + p.pixels.taps.dw[t]
+    cdef Py_ssize_t row = window.row + p.pixels.taps.dh[t]
+    cdef Py_ssize_t col = window.col + p.pixels.taps.dw[t]
     cdef Image *x = &part.pixels.x
     cdef Image *y = &part.pixels.y
     x.data += (row * x.sh + col * x.sw) * itemsize
-    y.data += (window.first_row * y.sh + window.first_col * y.sw) * itemsize
-    x.H = y.H = window.end_row - window.first_row
-    x.W = y.W = part.pixels.x_row.IW = window.end_col - window.first_col
+    y.data += (window.row * y.sh + window.col * y.sw) * itemsize
+    x.H = y.H = window.rows
+    x.W = y.W = part.pixels.x_row.IW = window.cols
     place_tap_arrays(&part.pixels.taps, memory, 1)
     add_tap(&part.pixels.taps, 0, 0, p.pixels.taps.w[t])
     if not last:

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Named calls that tests share: shapes in NCHW, never square, and their options."""
+"""Named calls that tests share, and the three passes of one; shapes are never square."""
 
 import numpy as np
+
+import convnet
+from convnet import reference
 
 # name: (shape of x, shape of weight, options)
 CONV = {
@@ -122,3 +125,24 @@ def shape_in(shape, layout):
     """Return the shape in a layout of images with a shape in NCHW."""
     *N, C, H, W = shape
     return (*N, H, W, C) if layout == "NHWC" else tuple(shape)
+
+
+def direct_passes(x, w, grad_y, options, layout="NCHW", **how):
+    """Return all three passes of the same convolution by direct sums, in NCHW."""
+    how = {**options, **how, "layout": layout, "algorithm": "direct"}
+    x, grad_y = to_layout(x, layout), to_layout(grad_y, layout)
+    return (
+        from_layout(convnet.conv2d(x, w, **how), layout),
+        from_layout(convnet.conv2d_grad_input(grad_y, w, x.shape, **how), layout),
+        convnet.conv2d_grad_weight(grad_y, x, w.shape, **how),
+    )
+
+
+def exact_passes(x, w, grad_y, options):
+    """Return what `direct_passes` should, in doubles."""
+    x, w, grad_y = (array.astype(np.float64) for array in (x, w, grad_y))
+    return (
+        reference.conv2d(x, w, **options),
+        reference.conv2d_grad_input(grad_y, w, x.shape, **options),
+        reference.conv2d_grad_weight(grad_y, x, w.shape, **options),
+    )

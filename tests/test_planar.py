@@ -3,7 +3,14 @@
 
 import numpy as np
 import pytest
-from cases import LAYOUTS, from_layout, shape_in, to_layout
+from cases import (
+    LAYOUTS,
+    direct_passes,
+    exact_passes,
+    from_layout,
+    shape_in,
+    to_layout,
+)
 from numpy.testing import assert_array_equal
 from tolerance import tolerance
 
@@ -167,17 +174,6 @@ CALLS = {
 every_call = pytest.mark.parametrize("name", CALLS)
 
 
-def passes(x, w, grad_y, options, layout="NCHW", **how):
-    """Return all three passes of the same convolution, in NCHW."""
-    how = {**options, **how, "layout": layout, "algorithm": "direct"}
-    x, grad_y = to_layout(x, layout), to_layout(grad_y, layout)
-    return (
-        from_layout(convnet.conv2d(x, w, **how), layout),
-        from_layout(convnet.conv2d_grad_input(grad_y, w, x.shape, **how), layout),
-        convnet.conv2d_grad_weight(grad_y, x, w.shape, **how),
-    )
-
-
 def operands(rng, name, dtype=np.float32):
     """Return x, weight, grad_y and the options of a named call."""
     x_shape, w_shape, options = CALLS[name]
@@ -187,16 +183,6 @@ def operands(rng, name, dtype=np.float32):
     return x.astype(dtype), w.astype(dtype), grad_y.astype(dtype), options
 
 
-def exact_passes(x, w, grad_y, options):
-    """Return what `passes` should, in doubles."""
-    x, w, grad_y = (array.astype(np.float64) for array in (x, w, grad_y))
-    return (
-        reference.conv2d(x, w, **options),
-        reference.conv2d_grad_input(grad_y, w, x.shape, **options),
-        reference.conv2d_grad_weight(grad_y, x, w.shape, **options),
-    )
-
-
 @every_call
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -204,7 +190,7 @@ def test_agrees_with_the_reference(name, dtype, layout, isa, rng):
     x, w, grad_y, options = operands(rng, name, dtype)
     taps = w[0, 0].size
     terms = w[0].size, w.shape[0] // options.get("groups", 1) * taps, grad_y[:, 0].size
-    results = passes(x, w, grad_y, options, layout)
+    results = direct_passes(x, w, grad_y, options, layout)
     for result, exact, n in zip(
         results, exact_passes(x, w, grad_y, options), terms, strict=True
     ):
@@ -215,7 +201,7 @@ def test_agrees_with_the_reference(name, dtype, layout, isa, rng):
 @every_call
 def test_views_and_threads_give_the_same_bits(name, isa, rng):
     x, w, grad_y, options = operands(rng, name)
-    expected = passes(x, w, grad_y, options, num_threads=1)
+    expected = direct_passes(x, w, grad_y, options, num_threads=1)
     spaced = [np.full((*a.shape[:3], 2 * a.shape[3]), np.nan) for a in (x, grad_y)]
     spaced = [a.astype(np.float32)[..., ::-2] for a in spaced]
     for view, array in zip(spaced, (x, grad_y), strict=True):
@@ -228,9 +214,9 @@ def test_views_and_threads_give_the_same_bits(name, isa, rng):
         assert np.max(abs(grad_w - expected[2])) < tolerance(np.float32, n, np.sqrt(n))
         grad_w = expected[2]
     for results in (
-        passes(x, w, grad_y, options, num_threads=2),
-        passes(x, w, grad_y, options, num_threads=5),
-        passes(x[:, :, ::-1][:, :, ::-1], w, grad_y, options),
+        direct_passes(x, w, grad_y, options, num_threads=2),
+        direct_passes(x, w, grad_y, options, num_threads=5),
+        direct_passes(x[:, :, ::-1][:, :, ::-1], w, grad_y, options),
         (
             convnet.conv2d(spaced[0], w, **options, algorithm="direct"),
             convnet.conv2d_grad_input(
@@ -242,7 +228,7 @@ def test_views_and_threads_give_the_same_bits(name, isa, rng):
         for result, right in zip(results, expected, strict=True):
             assert_array_equal(result, right)
     # Weight gradients of other layouts may be summed in other chains.
-    turned = passes(x, w, grad_y, options, "NHWC")
+    turned = direct_passes(x, w, grad_y, options, "NHWC")
     for result, right in zip(turned[:2], expected[:2], strict=True):
         assert_array_equal(result, right)
 
@@ -253,7 +239,7 @@ def test_an_infinity_reaches_what_sees_it_and_no_more(name, isa, rng):
     x, w, grad_y, options = operands(rng, name)
     x[0, 0, -1, -1] = grad_y[-1, -1, 0, 0] = np.inf
     with np.errstate(invalid="ignore"):
-        results = passes(x, w, grad_y, options)
+        results = direct_passes(x, w, grad_y, options)
         exact = exact_passes(x, w, grad_y, options)
     for result, right in zip(results, exact, strict=True):
         assert_array_equal(np.isfinite(result), np.isfinite(right))
@@ -264,7 +250,7 @@ def test_an_infinity_reaches_what_sees_it_and_no_more(name, isa, rng):
 def test_nothing_but_the_result_is_written(name, layout, isa, rng):
     x, w, grad_y, options = operands(rng, name)
     for result, run in zip(
-        passes(x, w, grad_y, options, layout)[:2],
+        direct_passes(x, w, grad_y, options, layout)[:2],
         (
             lambda out: convnet.conv2d(
                 to_layout(x, layout), w, out=out, layout=layout, **options

@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from cases import LAYOUTS, from_layout, to_layout
+from cases import LAYOUTS, direct_passes, exact_passes, from_layout, to_layout
 from numpy.testing import assert_array_equal
 from tolerance import tolerance
 
@@ -33,27 +33,6 @@ def operands(rng, name, dtype=np.float32):
     return x, w, rng.standard_normal(y.shape).astype(dtype), options
 
 
-def passes(x, w, grad_y, options, layout="NCHW", **how):
-    """Return all three passes of the same convolution, in NCHW."""
-    how = {**options, **how, "layout": layout, "algorithm": "direct"}
-    x, grad_y = to_layout(x, layout), to_layout(grad_y, layout)
-    return (
-        from_layout(convnet.conv2d(x, w, **how), layout),
-        from_layout(convnet.conv2d_grad_input(grad_y, w, x.shape, **how), layout),
-        convnet.conv2d_grad_weight(grad_y, x, w.shape, **how),
-    )
-
-
-def exact_passes(x, w, grad_y, options):
-    """Return what `passes` should, in doubles."""
-    x, w, grad_y = (array.astype(np.float64) for array in (x, w, grad_y))
-    return (
-        reference.conv2d(x, w, **options),
-        reference.conv2d_grad_input(grad_y, w, x.shape, **options),
-        reference.conv2d_grad_weight(grad_y, x, w.shape, **options),
-    )
-
-
 @every_call
 def test_each_tap_is_a_product(name):
     x_shape, w_shape, *steps = CALLS[name]
@@ -73,7 +52,7 @@ def test_each_tap_is_a_product(name):
 def test_agrees_with_the_reference(name, layout, dtype, rng):
     x, w, grad_y, options = operands(rng, name, dtype)
     terms = w[0].size, w.shape[0] // options["groups"] * w[0, 0].size, grad_y[:, 0].size
-    results = passes(x, w, grad_y, options, layout)
+    results = direct_passes(x, w, grad_y, options, layout)
     for result, exact, n in zip(
         results, exact_passes(x, w, grad_y, options), terms, strict=True
     ):
@@ -84,10 +63,10 @@ def test_agrees_with_the_reference(name, layout, dtype, rng):
 @every_call
 def test_threads_give_the_same_bits(name, rng):
     arrays = operands(rng, name)
-    expected = passes(*arrays, num_threads=1)
+    expected = direct_passes(*arrays, num_threads=1)
     for threads in 2, 5:
         for result, right in zip(
-            passes(*arrays, num_threads=threads), expected, strict=True
+            direct_passes(*arrays, num_threads=threads), expected, strict=True
         ):
             assert_array_equal(result, right)
 
@@ -122,7 +101,7 @@ def test_what_is_not_finite_meets_padding(name, value, rng):
     # Padding is zeros, of which an infinite weight, or gradient, makes NaN.
     x, w, grad_y, options = operands(rng, name)
     w[3, 5, 0, 0] = grad_y[0, 3, 1, 2] = value
-    y, _, grad_w = passes(x, w, grad_y, options)
+    y, _, grad_w = direct_passes(x, w, grad_y, options)
     with np.errstate(invalid="ignore"):
         right, _, right_w = exact_passes(x, w, grad_y, options)
     assert_array_equal(np.isnan(y), np.isnan(right))
