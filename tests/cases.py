@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Named calls that tests share, and the three passes of one; shapes are never square."""
+"""Named calls that tests share, and the passes of one; shapes are never square."""
 
 import numpy as np
 
