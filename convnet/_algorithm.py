@@ -49,6 +49,9 @@ _TRANSFORMS = {
     (6, 4): (500, 195, 170, 235),
     (6, 5): (575, 175, 120, 400),
 }
+# Where tiles are few: cycles of a vector of 3x3 filters by a channel, if their taps have
+# been turned before the call, and if not.
+_FEW_TILES, _FEW = 4, (190, 230)
 # For a vector of pixels that lie apart, and what all takes of its estimate, the further
 # the more; and so what phases of two taps and less do, which are many results for few
 # products.
@@ -150,7 +153,10 @@ def estimates(
             costs[name] = _winograd_gradient_cycles(product, tiling, window)
         else:
             tiled = by_tiles(product, tiling, window, kind)
-            costs[name] = _winograd_cycles(tiled, tiling, prepared)
+            if _are_few(tiled, tiling, window):
+                costs[name] = _few_cycles(tiled, tiling, prepared)
+            else:
+                costs[name] = _winograd_cycles(tiled, tiling, prepared)
             if window.stride[0] > 1 and tiling.taps == 2:
                 costs[name] *= _PHASED[kind]
             if window.dilation[1] > 1:
@@ -235,6 +241,23 @@ def _winograd_cycles(product: Product, tiling: Tiling, prepared: bool) -> float:
     elif runs == 1:
         before, reread = filters * kept_weights, 0.0
     return G * (max(multiply, reread) + transform + before)
+
+
+def _are_few(product: Product, tiling: Tiling, window: Window) -> bool:
+    """Return whether filters are transformed while they are multiplied."""
+    *_, N, H, W = product
+    tall = _kernels.tile_shape(4)[0] == 8
+    tiles = N * -(-H // tiling.size) * -(-W // tiling.size)
+    fits = tiling.points == 6 and window.kernel == (3, 3) and window.stride == (1, 1)
+    return tall and fits and tiles <= _FEW_TILES
+
+
+def _few_cycles(product: Product, tiling: Tiling, prepared: bool) -> float:
+    G, R, C, *_ = product
+    lanes = _kernels.tile_shape(4)[2]
+    to_points, from_points, *_ = _TRANSFORMS[tiling[:2]]
+    multiply = -(-R // lanes) * C * _FEW[not prepared]
+    return G * (multiply + C * to_points + R * from_points)
 
 
 def _dilation_cycles(product: Product, tiling: Tiling) -> float:

@@ -11,6 +11,7 @@ cdef extern from "convnet.h" nogil:
     const int CN_MOST_SHIFT
     enum:
         CN_MAX_POINTS
+        CN_FEW_TILES
 
     ctypedef struct cn_depth_t:
         Py_ssize_t n_channels, channel_stride, n_taps
@@ -95,6 +96,9 @@ cdef extern from "convnet.h" nogil:
         int n, m, step, ways, n_copies, pieces_w
         Py_ssize_t n_channels, channel_stride
         cn_row_t row
+
+    ctypedef struct cn_points_t:
+        Py_ssize_t channel, row, col
 
     ctypedef struct cn_filters_t:
         Py_ssize_t n_rows, row_stride, n_channels, channel_stride
@@ -192,15 +196,20 @@ cdef extern from "convnet.h" nogil:
             const cn_kernel_t *
         ) noexcept nogil
         void (*winograd_input)(
-            void *, const void *, const cn_tiles_t *, Py_ssize_t
+            void *, const void *, const cn_tiles_t *, const cn_points_t *
         ) noexcept nogil
-        void (*winograd_sums)(void *, Py_ssize_t) noexcept nogil
+        void (*winograd_sums)(void *, Py_ssize_t, Py_ssize_t) noexcept nogil
         void (*winograd_output)(
             const cn_tile_t *, const void *, Py_ssize_t, const cn_tiles_t *, Py_ssize_t
         ) noexcept nogil
         void (*winograd_filters)(
             void *, const void *, const cn_filters_t *, Py_ssize_t, Py_ssize_t
         ) noexcept nogil
+        void (*winograd_few)(
+            void *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, const void *,
+            const cn_filters_t *,
+        ) noexcept nogil
+        void (*turn_few)(void *, const void *, const cn_filters_t *) noexcept nogil
         void (*winograd_pixels)(
             void *, const void *, const cn_panel_t *, const Py_ssize_t *, Py_ssize_t,
             Py_ssize_t, Py_ssize_t, Py_ssize_t, int, int, int,

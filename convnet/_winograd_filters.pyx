@@ -7,6 +7,7 @@ cache sets.
 """
 
 from convnet._kernels cimport cn_filters_t, run_tasks
+from convnet._winograd_few cimport turn_weights, turned_bytes
 from convnet._winograd_product cimport Winograd, n_copies
 
 
@@ -25,6 +26,8 @@ cdef Py_ssize_t filter_bytes(
 
 
 cdef Py_ssize_t packed_bytes(const Winograd *p) noexcept nogil:
+    if p.few:
+        return p.G * turned_bytes(p)
     return (p.G * filter_bytes(p, p.n_folds, p.C) + 4095) // 4096 * 4096
 
 
@@ -37,6 +40,9 @@ cdef Filters packed_filters(const Winograd *p, Py_ssize_t group) noexcept nogil:
 
 cdef int transform_weights(Winograd *p, int num_threads) except -1:
     cdef double work = 10.0 * packed_bytes(p) / p.kernels.itemsize
+    if p.few:
+        turn_weights(p)
+        return 0
     run_tasks(fold_task, p, p.G * p.n_folds, num_threads, work)
     return 0
 

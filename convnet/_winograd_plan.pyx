@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How Winograd's tiles are cut into runs and filters into folds: see the ``.pxd``."""
 
+from convnet._winograd_few cimport are_few
 from convnet._winograd_product cimport Winograd, n_copies
 
 # Bytes of one run's transformed input, and of the sums that are in work: both stay in
@@ -26,12 +27,13 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads, bint kept) noexcept nog
     cdef Py_ssize_t vectors = (p.n_images * p.TH * p.TW + lanes - 1) // lanes
     cdef Py_ssize_t vector_bytes = p.n_points * p.C * lanes * p.kernels.itemsize
     p.n_panels = (p.R + p.kernels.mr - 1) // p.kernels.mr
-    widest = max(1, min(widest, MAX_INPUT_BYTES // vector_bytes))
+    p.few = are_few(p)
+    widest = 1 if p.few else max(1, min(widest, MAX_INPUT_BYTES // vector_bytes))
     most = 1 if widest * vector_bytes <= CACHED_BYTES else RUN_PANELS
     most = max(1, min(most, MAX_INPUT_BYTES // (widest * vector_bytes)))
     cut_runs(p, vectors, widest, most, 1)
     p.slice_channels, p.fold = 0, FOLD
-    if not kept and p.n_runs == 1:
+    if not kept and p.n_runs == 1 and not p.few:
         # Transformed weights are used up at once: they need not leave the cache.
         # Of whole channels of x, that is.
         n = n_copies(p)
@@ -39,7 +41,9 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads, bint kept) noexcept nog
         p.fold = p.kernels.nr // p.kernels.mr
     elif num_threads > 1 and p.G * p.n_runs < 4 * num_threads:
         share_runs(p, vectors, widest, most, num_threads)
-    if p.run_panels > 1 or p.ways > 1:
+    if p.few:
+        p.fold = lanes // p.kernels.mr
+    elif p.run_panels > 1 or p.ways > 1:
         # Few tiles behind others are turned; phases of more channels fill vectors.
         p.fold = p.kernels.nr // p.kernels.mr
     p.n_folds = (p.n_panels + p.fold - 1) // p.fold

@@ -28,6 +28,7 @@ cdef struct Winograd:
     # Tiles of a panel; panels of one group and of its longest run; runs of one group;
     # a run's rows are shared by so many tasks, which take so many folds at once.
     Py_ssize_t width, n_tile_panels, run_panels, n_runs, n_parts, folds_at_once
+    bint few                        # tiles: see _winograd_few
     # Channels whose weights are transformed when they are used; 0: all are before.
     Py_ssize_t slice_channels
     char *packed                    # U, the transformed weights

@@ -16,6 +16,7 @@ from convnet._winograd_filters cimport (
     Filters, filter_bytes, find_filters, packed_bytes, packed_filters,
     transform_fold, transform_weights,
 )
+from convnet._winograd_few cimport multiply_few
 from convnet._winograd_plan cimport RUN_PANELS, SUM_LENGTH, plan_runs
 from convnet._winograd_tiles cimport (
     input_bytes, input_stride, planes_bytes, strips_bytes, transform_input,
@@ -40,13 +41,15 @@ cdef int run_winograd(
 ) except -1:
     cdef Py_ssize_t packed = 0, n_tasks
     cdef double work
-    cdef str name = f"winograd{p.n - 2}"
+    cdef str name
     cdef int itemsize = p.kernels.itemsize
-    cdef Packing kept = find_packing(packings, name, itemsize)
+    cdef Packing kept
     cdef char *scratch
     plan_runs(p, num_threads, packings is not None)
+    name = "winograd_few" if p.few else f"winograd{p.n - 2}"
+    kept = find_packing(packings, name, itemsize)
     n_tasks = p.G * p.n_runs * p.n_parts
-    if packings is None and p.slice_channels == 0:
+    if packings is None and p.slice_channels == 0 and not p.few:
         packed = packed_bytes(p)
     num_threads = <int> min(num_threads, n_tasks)
     p.workspace_bytes = workspace_bytes(p)
@@ -54,7 +57,7 @@ cdef int run_winograd(
         plans.append({"scratch_bytes": packed + num_threads * p.workspace_bytes})
         return 0
     scratch = <char *> take_scratch(packed + num_threads * p.workspace_bytes)
-    p.packed, p.workspaces = scratch, scratch + packed
+    p.packed, p.workspaces = scratch if packed > 0 else NULL, scratch + packed
     work = 2.0 * p.G * p.R * p.C * p.n_points * p.n_tile_panels * p.width
     try:
         if packed > 0:
@@ -130,7 +133,9 @@ cdef void multiply_folds(
     cdef Py_ssize_t row = first * p.fold * p.kernels.mr
     cdef Py_ssize_t channel = (run.group * p.R + row) // (p.ways * p.ways)
     cdef cn_tile_t result
-    if p.slice_channels == 0:
+    if p.few:
+        multiply_few(p, run.group, run.input, run.sums, sums_stride(p), first, end)
+    elif p.slice_channels == 0:
         multiply_points(p, run, first, end)
     else:
         multiply_slices(p, run, first, end)
@@ -262,7 +267,7 @@ cdef inline bint is_turned(
     Filters that stream in are better read once; a few would leave most of the columns
     empty.
     """
-    return (
+    return p.few or (
         (p.slice_channels > 0 or panel > 0)
         and run.tiles[panel].n_tiles <= p.kernels.lanes
         and p.R > 2 * p.kernels.lanes
@@ -296,12 +301,14 @@ cdef inline void turn_sums(
 ) noexcept nogil:
     """Sums whose rows are tiles: let the filters be rows, as in others."""
     cdef Py_ssize_t point, place, itemsize = p.kernels.itemsize
+    cdef Py_ssize_t filters = p.fold * p.kernels.mr
     cdef char *sums = run.sums + panel * sums_bytes(p)
     for point in range(p.n_points):
         for place in range(n_folds):
             p.kernels.winograd_sums(
                 sums + itemsize * (
-                    point * sums_stride(p) + place * p.kernels.nr * p.kernels.lanes
+                    point * sums_stride(p) + place * filters * p.kernels.lanes
                 ),
+                filters,
                 run.tiles[panel].n_tiles,
             )

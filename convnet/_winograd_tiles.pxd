@@ -10,6 +10,9 @@ from convnet._winograd_product cimport Winograd
 cdef Py_ssize_t strips_bytes(const Winograd *p) noexcept nogil
 cdef Py_ssize_t input_bytes(const Winograd *p) noexcept nogil
 cdef Py_ssize_t input_stride(const Winograd *p, Py_ssize_t width) noexcept nogil
+# Of few tiles: how far apart rows of points are, where channels follow, and in them the
+# points of that row.
+cdef Py_ssize_t few_stride(const Winograd *p) noexcept nogil
 cdef Py_ssize_t planes_bytes(const Winograd *p) noexcept nogil
 
 # Describe the panel whose first tile is number `first`, in memory for its strips that

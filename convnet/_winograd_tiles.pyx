@@ -7,7 +7,9 @@ panel needs.
 """
 
 from convnet._blocks cimport odd_lines, padded
-from convnet._kernels cimport CN_NO_ROW, cn_slab_t, cn_strip_t, cn_tiles_t
+from convnet._kernels cimport (
+    CN_FEW_TILES, CN_NO_ROW, cn_points_t, cn_slab_t, cn_strip_t, cn_tiles_t,
+)
 from convnet._winograd_product cimport Winograd, n_copies
 
 
@@ -24,8 +26,27 @@ cdef Py_ssize_t input_stride(const Winograd *p, Py_ssize_t width) noexcept nogil
     return p.C * width + p.kernels.lanes
 
 
+cdef Py_ssize_t few_stride(const Winograd *p) noexcept nogil:
+    return p.C * p.n * CN_FEW_TILES + p.kernels.lanes
+
+
 cdef Py_ssize_t input_bytes(const Winograd *p) noexcept nogil:
+    if p.few:
+        return p.n * few_stride(p) * p.kernels.itemsize
     return p.n_points * input_stride(p, p.width) * p.kernels.itemsize
+
+
+cdef cn_points_t places(const Winograd *p, Py_ssize_t n_tiles) noexcept nogil:
+    """Where transformed tiles go: few ones by rows of points, for each channel."""
+    cdef cn_points_t points
+    if p.few:
+        points.row, points.col = few_stride(p), CN_FEW_TILES
+        points.channel = p.n * CN_FEW_TILES
+        return points
+    points.channel = padded(p.kernels, n_tiles)
+    points.col = input_stride(p, points.channel)
+    points.row = p.n * points.col
+    return points
 
 
 cdef inline Py_ssize_t max_rows(const Winograd *p) noexcept nogil:
@@ -78,13 +99,14 @@ cdef void transform_input(
 ) noexcept nogil:
     cdef Py_ssize_t end = min(first + p.width, p.n_images * p.TH * p.TW)
     cdef const char *image = p.x.data + group * p.x.C * p.x.sc * p.kernels.itemsize
-    cdef Py_ssize_t width = padded(p.kernels, end - first), row
+    cdef cn_points_t points = places(p, end - first)
+    cdef Py_ssize_t row
     cdef const char *x
     for row in range(p.filters.pieces_h):
         cut_strips(p, first, end, row * p.filters.r * p.step, tiles)
         x = image if are_planes(p) else copy_rows(p, image, planes, tiles)
-        p.kernels.winograd_input(input, x, tiles, input_stride(p, width))
-        input += n_copies(p) // p.filters.pieces_h * width * p.kernels.itemsize
+        p.kernels.winograd_input(input, x, tiles, &points)
+        input += n_copies(p) // p.filters.pieces_h * points.channel * p.kernels.itemsize
 
 
 cdef void cut_strips(

@@ -143,6 +143,8 @@ enum { CN_MOST_SHIFT = 128 };
 enum { CN_MAX_POINTS = 6, CN_MAX_STEP = 4, CN_MAX_WAYS = 2 };
 /* Columns between the first and the last piece, times the steps. */
 enum { CN_MAX_REACH = 16 };
+/* So few tiles that filters are transformed while they are multiplied. */
+enum { CN_FEW_TILES = 4 };
 
 /* A strip: neighbouring tiles, each of n * step by n * step inputs, and of m * ways by
  * m * ways outputs. */
@@ -167,6 +169,12 @@ typedef struct {
     ptrdiff_t n_channels, channel_stride;
     cn_row_t row;
 } cn_tiles_t;
+
+/* Where a channel's transformed tiles go: how far apart channels are, and points that
+ * lie below one another, or side by side. */
+typedef struct {
+    ptrdiff_t channel, row, col;
+} cn_points_t;
 
 /* Filters of KH x KW taps, which a flip turns by 180 degrees: n_rows of n_channels;
  * where their phases are r x r filters, of channels (step) or of rows (ways; n_rows

@@ -180,19 +180,21 @@ CN_INLINE cn_vec cn_shift(cn_vec a, cn_vec b, const ptrdiff_t n) {
  * to flat position l * n_rows + r.  Each round is a perfect shuffle of all elements,
  * which rotates the bits of their flat index by one; log2(n_rows) rounds swap r and l.
  * n_rows is a constant power of two, at most 16. */
-CN_INLINE void cn_transpose(cn_vec *v, const ptrdiff_t n_rows) {
+CN_INLINE void cn_zip(cn_vec *v, const ptrdiff_t n_rows) {
     cn_vec w[16];
-#pragma GCC unroll 4
-    for (ptrdiff_t round = 1; round < n_rows; round *= 2) {
 #pragma GCC unroll 16
-        for (ptrdiff_t i = 0; i < n_rows / 2; i++) {
-            w[2 * i] = cn_zip_lo(v[i], v[i + n_rows / 2]);
-            w[2 * i + 1] = cn_zip_hi(v[i], v[i + n_rows / 2]);
-        }
-#pragma GCC unroll 16
-        for (ptrdiff_t i = 0; i < n_rows; i++)
-            v[i] = w[i];
+    for (ptrdiff_t i = 0; i < n_rows / 2; i++) {
+        w[2 * i] = cn_zip_lo(v[i], v[i + n_rows / 2]);
+        w[2 * i + 1] = cn_zip_hi(v[i], v[i + n_rows / 2]);
     }
+#pragma GCC unroll 16
+    for (ptrdiff_t i = 0; i < n_rows; i++)
+        v[i] = w[i];
+}
+CN_INLINE void cn_transpose(cn_vec *v, const ptrdiff_t n_rows) {
+#pragma GCC unroll 4
+    for (ptrdiff_t round = 1; round < n_rows; round *= 2)
+        cn_zip(v, n_rows);
 }
 
 /* The other way: element l * n_rows + r of a flat sequence moves to (r, l). */
