@@ -36,9 +36,10 @@ _SMALL_WORK, _THIN = 1e6, 3
 # vectors of a panel of tiles, and cycles of a tile beside its products: with few
 # channels these are most of them.
 _WINOGRAD_RATE, _TILE = {1: 0.59, 2: 0.65, 3: 0.79}, 70
-# Cycles to pack a weight; and what sums plane by plane and products by runs of pixels
-# take of their estimates, which know nothing of blocks.
-_PACKING, _PLANAR, _RUNS = 0.4, 1.06, 1.2
+# Cycles to pack a weight, which few vectors of pixels hide less of; and what sums plane
+# by plane and products by runs of pixels take of their estimates, which know nothing of
+# blocks.
+_PACKING, _UNHIDDEN, _PLANAR, _RUNS = 0.4, 2, 1.06, 1.2
 # By points and taps: cycles per vector of tiles and channel of the two transforms, and
 # per panel of filters and channel of the weights' one; and of that where they stay in
 # the cache.
@@ -193,11 +194,12 @@ def _direct_cycles(
     packed = _estimates.packed_cycles(R, taps, mr)
     unpacked = _estimates.unpacked_cycles(R, C, W, taps, lanes)
     by_runs = _RUNS * _estimates.run_cycles(R, C, W, taps, lanes, mr)
-    cycles = -(-N * H * W // lanes) * min(packed, unpacked, by_runs)
+    vectors = -(-N * H * W // lanes)
+    cycles = vectors * min(packed, unpacked, by_runs)
     backward = kind == "grad_input"
     cycles *= _estimates.tap_by_tap_share(R, C, N, H, W, steps, backward)
     if not prepared:
-        cycles += -(-R // mr) * mr * _PACKING
+        cycles += -(-R // mr) * mr * _PACKING * (1 + _UNHIDDEN / vectors)
     if _estimates.fits(C, W, steps):
         planar = _PLANAR * _estimates.planar_cycles(R, W, taps, lanes)
         cycles = min(cycles, N * H * W / lanes * planar)
