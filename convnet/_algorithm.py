@@ -203,7 +203,11 @@ def _direct_cycles(
     if _estimates.fits(C, W, steps):
         planar = _PLANAR * _estimates.planar_cycles(R, W, taps, lanes)
         cycles = min(cycles, N * H * W / lanes * planar)
-    return G * C * taps * cycles
+    cycles *= C * taps
+    if backward and G == 1:
+        windows = _estimates.window_cycles(R, C, N, *window.output, steps, lanes)
+        cycles = min(cycles, windows)
+    return G * cycles
 
 
 def _winograd_cycles(product: Product, tiling: Tiling, prepared: bool) -> float:

@@ -10,27 +10,18 @@ cimport numpy as cnp
 
 import numpy as np
 
-from convnet._blocks cimport Gather, odd_lines
 from convnet._depthwise cimport is_better_by_channels, run_depthwise
-from convnet._kernels cimport (
-    Flushing, active_kernels, flush_denormals, give_back, take_scratch,
-)
+from convnet._kernels cimport Flushing, active_kernels, flush_denormals, give_back
+from convnet._matrix cimport are_few_windows, is_matrix, multiply_matrix, multiply_windows
 from convnet._operands cimport (
-    TAP_ARRAYS, Image, Steps, add_tap, describe_array, describe_finish, describe_rows,
-    no_finish, place_tap_arrays, take_tap_memory,
+    Image, Steps, add_tap, describe_array, describe_finish, describe_rows, no_finish,
+    place_tap_arrays, take_tap_memory,
 )
 from convnet._planar cimport is_better_planar, run_planar
 from convnet._product cimport Phases, Product, run_product
 from convnet._tap_by_tap cimport are_finite, is_better_tap_by_tap, multiply_taps
 
 cnp.import_array()
-
-# Pixels up to which the gradient of a 1x1 convolution is a product with a matrix.
-cdef Py_ssize_t MATRIX_PIXELS = 256
-# Rows and bytes of weights from which they are read in order, in short chunks.
-cdef Py_ssize_t STREAMED_ROWS = 512
-cdef Py_ssize_t STREAMED_BYTES = 512 * 1024
-
 
 def forward(
     cnp.ndarray x,
@@ -120,6 +111,9 @@ def grad_input(
     if is_better_planar(&p, steps, True):
         run_planar(&p, steps, True, num_threads, plans)
         return
+    if are_few_windows(&p, steps):
+        multiply_windows(&p, grad_y, steps, num_threads, plans)
+        return
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:
         place_tap_arrays(&p.pixels.taps, memory, KH * KW)
@@ -197,57 +191,6 @@ cdef object number_phases(phases, n):
     numbers = np.full(n, -1, np.intp)
     numbers[list(phases)] = range(len(phases))
     return numbers
-
-
-cdef bint is_matrix(const Product *p) noexcept nogil:
-    """Whether a 1x1 gradient has so few pixels that weights are better not packed."""
-    cdef Image x = p.pixels.x
-    return (
-        x.N == 1
-        and x.H * x.W <= MATRIX_PIXELS
-        and x.sh == x.W * x.sw
-        and p.pixels.y.H == x.H
-        and p.pixels.y.W == x.W
-        and p.pixels.y.sh == p.pixels.y.W * p.pixels.y.sw
-    )
-
-
-cdef int multiply_matrix(Product *p, int num_threads, list plans) except -1:
-    """The product with its sides exchanged: pixels are the rows, channels the columns.
-
-    A row of weights is an image of channels; nothing in it has to be transposed.
-    """
-    cdef Py_ssize_t memory[TAP_ARRAYS]
-    cdef Image y = p.pixels.y, x = p.pixels.x
-    cdef Py_ssize_t n_channels = p.R, sums_bytes
-    cdef Gather *g = &p.pixels
-    g.x.data, g.x.H, g.x.W, g.x.sn = <char *> p.weight, 1, p.R, 0
-    g.x.sc, g.x.sh, g.x.sw = p.channel_stride, p.R, 1
-    g.x_row.IW, g.x_row.col_stride = p.R, 1
-    g.x_row.begin, g.x_row.end = p.weight, p.weight + g.x.C * p.R * g.kernels.itemsize
-    g.y.H, g.y.W, g.y.sc, g.y.sh, g.y.sw = 1, p.R, y.sw, 0, y.sc
-    p.weight, p.row_stride, p.channel_stride = x.data, x.sw, x.sc
-    p.R = x.H * x.W
-    place_tap_arrays(&g.taps, memory, 1)
-    add_tap(&g.taps, 0, 0, 0)
-    p.streamed = (
-        g.x.C >= STREAMED_ROWS
-        and g.x.C * n_channels * g.kernels.itemsize >= STREAMED_BYTES
-        and n_channels >= 2 * p.R
-    )
-    if not p.streamed or y.sw != 1 or y.sc != p.R:
-        return run_product(p, num_threads, plans, None)
-    # Chunk by chunk, sums are added where channels are neighbours, and turned at last.
-    g.y.sc, g.y.sw, p.turned = odd_lines(n_channels), 1, y.data
-    sums_bytes = p.R * g.y.sc * g.kernels.itemsize + 64
-    g.y.data = <char *> take_scratch(sums_bytes)
-    try:
-        run_product(p, num_threads, plans, None)
-    finally:
-        give_back(g.y.data)
-    if plans is not None:
-        plans[0]["scratch_bytes"] += sums_bytes
-    return 0
 
 
 cdef dict phase_taps(n_pixels, n_taps, stride, dilation, padding):

@@ -2,7 +2,8 @@
 #
 # What direct convolutions of few channels take, by the ways that they can go: for the
 # drivers, and for the model that compares algorithms. Cycles are those of a vector of
-# pixels: of convolutions for each channel and tap, of gradients of weights for all.
+# pixels: of convolutions for each channel and tap, of gradients of weights for all; and
+# by windows, of all together.
 
 from convnet._operands cimport Steps
 
@@ -20,6 +21,10 @@ cpdef double run_cycles(
 cpdef double tap_by_tap_share(
     Py_ssize_t R, Py_ssize_t C, Py_ssize_t N, Py_ssize_t H, Py_ssize_t W, Steps steps,
     bint gradient,
+)
+cpdef double window_cycles(
+    Py_ssize_t R, Py_ssize_t C, Py_ssize_t N, Py_ssize_t H, Py_ssize_t W, Steps steps,
+    Py_ssize_t lanes,
 )
 cpdef double planar_weight_cycles(
     Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Steps steps, Py_ssize_t lanes

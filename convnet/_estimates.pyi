@@ -8,6 +8,9 @@ def run_cycles(R: int, C: int, W: int, taps: int, lanes: int, mr: int) -> float:
 def tap_by_tap_share(
     R: int, C: int, N: int, H: int, W: int, steps: Steps, gradient: bool
 ) -> float: ...
+def window_cycles(
+    R: int, C: int, N: int, H: int, W: int, steps: Steps, lanes: int
+) -> float: ...
 def planar_weight_cycles(R: int, C: int, W: int, steps: Steps, lanes: int) -> float: ...
 def joined_weight_cycles(
     R: int, C: int, steps: Steps, lanes: int, mr: int

@@ -27,6 +27,12 @@ cdef enum:
 # as long as a tap itself; rows and channels from which on nothing else would be better.
 cdef double TAP_WORK = 1.12, TAP_PIXELS = 100
 cdef Py_ssize_t TAP_ROWS = 32, TAP_CHANNELS = 64
+# By windows of input gradients: to add a vector of a tap's and to write one of pixels; a
+# vector of weights, for each pixel, and at least; what packing a weight takes instead,
+# and more where there are phases.
+cdef double ADDING = 18, WEAVING = 20, USING = 0.6, LOADING = 9
+cdef double WEIGHT = 2.2, PHASE_WEIGHT = 6
+cdef Py_ssize_t WINDOW_PIXELS = 256
 # Gradients of weights, for a vector of grad_y: for each tap and row, less where taps
 # are many; to copy x, for each channel; and how much longer that takes for each
 # channel, with a stride, and where rows are a single vector.
@@ -127,6 +133,20 @@ cdef double axis_share(
         n_pairs += n_valid
         most = max(most, n_valid)
     return n_pairs / <double> (K * n) if 0 < n == most else 0
+
+
+cpdef double window_cycles(
+    Py_ssize_t R, Py_ssize_t C, Py_ssize_t N, Py_ssize_t H, Py_ssize_t W, Steps steps,
+    Py_ssize_t lanes,
+):
+    """Cycles of an input gradient from H x W windows; infinite where packing pays."""
+    cdef Py_ssize_t taps = steps.KH * steps.KW, pixels = N * H * W
+    cdef double vectors = full_vectors(W, lanes) * N * H * W / lanes
+    cdef double adding = vectors * (taps * ADDING + steps.SH * steps.SW * WEAVING)
+    cdef double packing = PHASE_WEIGHT if steps.SH * steps.SW > 1 else WEIGHT
+    if pixels > WINDOW_PIXELS or adding >= packing * C * taps:
+        return float("inf")
+    return R * (C * taps * max(pixels * USING, LOADING) / lanes + adding)
 
 
 cpdef double planar_weight_cycles(

@@ -106,6 +106,14 @@ cdef extern from "convnet.h" nogil:
         int n, r, step, ways, pieces_h, pieces_w, flip
         const void *end
 
+    ctypedef struct cn_seen_t:
+        Py_ssize_t phase, first, begin, end
+
+    ctypedef struct cn_windows_t:
+        Py_ssize_t OW, tap_stride, KH, KW, SH, SW, H, W, sh, sw, line_pitch
+        const cn_seen_t *rows
+        const cn_seen_t *cols
+
     ctypedef struct cn_depthwise_t:
         Py_ssize_t n_rows, n_cols
         Py_ssize_t y_row, y_col, x_row, x_col
@@ -164,6 +172,9 @@ cdef extern from "convnet.h" nogil:
         double (*fma_chain)(Py_ssize_t) noexcept nogil
         void (*fetch_rows)(const void *, const cn_weave_t *) noexcept nogil
         void (*weave_rows)(void *, const void *, const cn_weave_t *) noexcept nogil
+        void (*add_windows)(
+            void *, void *, const void *, const cn_windows_t *
+        ) noexcept nogil
         void (*planar_sum)(
             const cn_tile_t *, const void *, const void *, const cn_planar_t *
         ) noexcept nogil

@@ -187,6 +187,20 @@ typedef struct {
     const void *end;
 } cn_filters_t;
 
+/* A tap of windows along one axis: window i sees pixel step * (i + first) + phase of an
+ * image; those in [begin, end) are inside. */
+typedef struct {
+    ptrdiff_t phase, first, begin, end;
+} cn_seen_t;
+
+/* Windows of KH x KW taps, OW in a row, tap_stride from a tap to the next, of an image
+ * of H x W pixels, sh and sw apart: windows are SH and SW steps apart. The phases of a
+ * row of pixels are put together line_pitch apart, in whole vectors. */
+typedef struct {
+    ptrdiff_t OW, tap_stride, KH, KW, SH, SW, H, W, sh, sw, line_pitch;
+    const cn_seen_t *rows, *cols; /* (KH,), (KW,) */
+} cn_windows_t;
+
 /* Depthwise sums over pixels whose channels lie side by side.  Strides in elements, of
  * y and x: x has pixel (i, j)'s taps at i * x_row + j * x_col + tap[t]. */
 typedef struct {
