@@ -50,8 +50,8 @@ _TRANSFORMS = {
     (6, 4): (500, 195, 170, 235),
     (6, 5): (575, 175, 120, 400),
 }
-# Where tiles are few: cycles of a vector of 3x3 filters by a channel, if their taps have
-# been turned before the call, and if not.
+# Where tiles are few: cycles of a vector of 3x3 filters by a channel, if their taps
+# have been turned before the call, and if not.
 _FEW_TILES, _FEW = 4, (190, 230)
 # For a vector of pixels that lie apart, and what all takes of its estimate, the further
 # the more; and so what phases of two taps and less do, which are many results for few

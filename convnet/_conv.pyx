@@ -12,7 +12,9 @@ import numpy as np
 
 from convnet._depthwise cimport is_better_by_channels, run_depthwise
 from convnet._kernels cimport Flushing, active_kernels, flush_denormals, give_back
-from convnet._matrix cimport are_few_windows, is_matrix, multiply_matrix, multiply_windows
+from convnet._matrix cimport (
+    are_few_windows, is_matrix, multiply_matrix, multiply_windows,
+)
 from convnet._operands cimport (
     Image, Steps, add_tap, describe_array, describe_finish, describe_rows, no_finish,
     place_tap_arrays, take_tap_memory,
@@ -22,6 +24,7 @@ from convnet._product cimport Phases, Product, run_product
 from convnet._tap_by_tap cimport are_finite, is_better_tap_by_tap, multiply_taps
 
 cnp.import_array()
+
 
 def forward(
     cnp.ndarray x,

@@ -27,9 +27,9 @@ cdef enum:
 # as long as a tap itself; rows and channels from which on nothing else would be better.
 cdef double TAP_WORK = 1.12, TAP_PIXELS = 100
 cdef Py_ssize_t TAP_ROWS = 32, TAP_CHANNELS = 64
-# By windows of input gradients: to add a vector of a tap's and to write one of pixels; a
-# vector of weights, for each pixel, and at least; what packing a weight takes instead,
-# and more where there are phases.
+# By windows of input gradients: to add a vector of a tap's and to write one of pixels;
+# a vector of weights, for each pixel, and at least; what packing a weight takes
+# instead, and more where there are phases.
 cdef double ADDING = 18, WEAVING = 20, USING = 0.6, LOADING = 9
 cdef double WEIGHT = 2.2, PHASE_WEIGHT = 6
 cdef Py_ssize_t WINDOW_PIXELS = 256

@@ -176,10 +176,8 @@ CN_INLINE cn_vec cn_shift(cn_vec a, cn_vec b, const ptrdiff_t n) {
                     : __builtin_shufflevector(a, b, CN_AFTER);
 }
 
-/* Transpose n_rows vectors in place: element (r, l) of the (n_rows, LANES) matrix moves
- * to flat position l * n_rows + r.  Each round is a perfect shuffle of all elements,
- * which rotates the bits of their flat index by one; log2(n_rows) rounds swap r and l.
- * n_rows is a constant power of two, at most 16. */
+/* A perfect shuffle of all elements of n_rows vectors, in place: it rotates the bits of
+ * their flat index by one.  n_rows is a constant power of two, at most 16. */
 CN_INLINE void cn_zip(cn_vec *v, const ptrdiff_t n_rows) {
     cn_vec w[16];
 #pragma GCC unroll 16
@@ -191,6 +189,9 @@ CN_INLINE void cn_zip(cn_vec *v, const ptrdiff_t n_rows) {
     for (ptrdiff_t i = 0; i < n_rows; i++)
         v[i] = w[i];
 }
+
+/* Transpose n_rows vectors in place: element (r, l) of the (n_rows, LANES) matrix moves
+ * to flat position l * n_rows + r.  log2(n_rows) shuffles swap r and l. */
 CN_INLINE void cn_transpose(cn_vec *v, const ptrdiff_t n_rows) {
 #pragma GCC unroll 4
     for (ptrdiff_t round = 1; round < n_rows; round *= 2)
