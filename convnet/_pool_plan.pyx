@@ -12,7 +12,9 @@ from convnet._kernels cimport cn_pool_t
 from convnet._turning cimport are_even, join_images, next_plane
 
 cdef enum:
-    SINGLE_PIXELS = 256             # planes of one window each that go together
+    # Planes of one window each that go together, and pixels of them: a thread's share.
+    SINGLE_PLANES = 256
+    SINGLE_PIXELS = 32768
     SMALL_PLANE = 1024              # pixels of planes that take turns, eight at a time
     PLANES_TOGETHER = 8
     SLAB_BYTES = 128 * 1024         # of turned planes; at most, where a row needs more:
@@ -39,7 +41,8 @@ cdef void group_planes(Pooling *p) noexcept nogil:
         p.window.x_channel_stride = p.x.image.sc
         if p.scatters and p.window.OH * p.window.OW == 1:
             if p.y.image.sc == p.index.image.sc == 1:
-                p.n_channels = min(p.x.image.C, SINGLE_PIXELS)
+                p.n_channels = SINGLE_PIXELS // max(1, p.window.IH * p.window.IW)
+                p.n_channels = max(1, min(p.x.image.C, SINGLE_PLANES, p.n_channels))
         elif p.scatters and are_small(p):
             p.n_channels = min(p.x.image.C, PLANES_TOGETHER)
             p.window.y_channel_stride = p.y.image.sc

@@ -10,7 +10,7 @@ cnp.import_array()
 
 # Elements of a task. One takes as long as so many operations of a convolution.
 cdef Py_ssize_t PIECE = 32 * 1024
-cdef double ELEMENT_WORK = 8.0
+cdef double ELEMENT_WORK = 16
 
 
 cdef enum Operation:
