@@ -179,15 +179,23 @@ cdef void choose_blocks(Gather *g, Py_ssize_t most) noexcept nogil:
     g.n_col_blocks = (g.y.W + g.cols - 1) // g.cols
     g.rows = 1
     for rows in range(1, min(max(1, limit // g.cols), n_rows) + 1):
-        vectors = (
-            n_rows // rows * tile_vectors(rows * g.cols, NR, lanes)
-            + tile_vectors(n_rows % rows * g.cols, NR, lanes)
-        )
+        vectors = all_vectors(g, n_rows, rows)
         score = <double> n_rows * g.cols / lanes / vectors
         score -= 0.05 * <double> (g.span_h - g.row_step) / (rows * g.row_step)
         if score >= best:
             best, g.rows = score, rows
     g.n_row_blocks = (n_rows + g.rows - 1) // g.rows
+
+
+cdef double all_vectors(
+    const Gather *g, Py_ssize_t n_rows, Py_ssize_t rows
+) noexcept nogil:
+    """Vectors that blocks of so many rows take."""
+    cdef Py_ssize_t NR = g.kernels.nr, lanes = g.kernels.lanes
+    return (
+        n_rows // rows * tile_vectors(rows * g.cols, NR, lanes)
+        + tile_vectors(n_rows % rows * g.cols, NR, lanes)
+    )
 
 
 cdef inline double tile_vectors(

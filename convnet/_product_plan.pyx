@@ -2,7 +2,8 @@
 """Plans of blocked products: see ``_product_plan.pxd``."""
 
 from convnet._blocks cimport (
-    KC, MAX_PANELS, SLAB_BYTES, Gather, block_bytes, index_bytes, padded, plan_gather,
+    KC, MAX_PANELS, SLAB_BYTES, Gather, all_vectors, block_bytes, index_bytes, padded,
+    plan_gather,
 )
 from convnet._estimates cimport packed_cycles, run_cycles, unpacked_cycles
 from convnet._kernels cimport cn_segment_t
@@ -14,6 +15,10 @@ from convnet._product cimport Product
 # Chunks of streamed columns: L1 holds a panel of them and some rows. Chunks of phases:
 # each more reads and writes four times the pixels that a plain product does.
 cdef Py_ssize_t STREAMED_DEPTH = 128, PHASES_DEPTH = 2 * KC
+# So many panels of rows are worth that threads pack the same pixels.
+cdef Py_ssize_t SHARED_PANELS = 16
+# Of fewer ones, threads share the pixels, if those take at most so many more lanes.
+cdef double WASTE = 1.1
 
 
 cdef void plan_pixels(Product *p, Py_ssize_t num_threads) noexcept:
@@ -38,6 +43,8 @@ cdef void plan_pixels(Product *p, Py_ssize_t num_threads) noexcept:
     )
     if p.streamed:
         share_columns(g, num_threads)
+    elif g.taps.n > 1 and p.R < SHARED_PANELS * g.kernels.mr:
+        share_rows(g, (num_threads + p.G - 1) // p.G)
 
 
 cdef inline bint is_better_unpacked(const Product *p) noexcept:
@@ -67,6 +74,21 @@ cdef inline void share_columns(Gather *g, Py_ssize_t num_threads) noexcept nogil
     g.n_col_blocks = (g.y.W + g.cols - 1) // g.cols
 
 
+cdef inline void share_rows(Gather *g, Py_ssize_t num_threads) noexcept nogil:
+    """Let threads share the rows of pixels of few blocks, unless that wastes lanes.
+
+    Chunks stay as they are, and so do all sums; bands of a slab are as high as a block.
+    """
+    cdef Py_ssize_t n_rows = g.y.N * g.y.H, rows, n_blocks = g.n_row_blocks
+    if g.banded or n_blocks * g.n_col_blocks >= 2 * num_threads:
+        return
+    n_blocks = (n_blocks + num_threads - 1) // num_threads * num_threads
+    rows = (n_rows + n_blocks - 1) // n_blocks
+    if all_vectors(g, n_rows, rows) <= WASTE * all_vectors(g, n_rows, g.rows):
+        g.rows = rows
+        g.n_row_blocks = (n_rows + rows - 1) // rows
+
+
 cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
     """Share the rows of some blocks, so that all threads end at about the same time.
 
@@ -82,7 +104,7 @@ cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
     p.shares_phases = few and p.n_panels < min(num_threads, n_phase_rows(p))
     if p.streamed:
         pass                        # a part of the columns for each thread
-    elif num_threads > 1 and few and p.n_panels >= 16:
+    elif num_threads > 1 and few and p.n_panels >= SHARED_PANELS:
         p.n_whole = 0
         p.n_parts = min((4 * num_threads + n_blocks - 1) // n_blocks, p.n_panels // 8)
     elif p.shares_phases:
