@@ -46,8 +46,10 @@ SMALL_SOURCES = (
     "_conv.c",
     "_conv_weight.c",
     "_estimates.c",
+    "_matrix.c",
     "_tap_by_tap.c",
     "_winograd.c",
+    "_winograd_few.c",
     "_winograd_weight.c",
 )
 if X86:

@@ -115,7 +115,9 @@ def grad_input(
         run_planar(&p, steps, True, num_threads, plans)
         return
     if are_few_windows(&p, steps):
-        multiply_windows(&p, grad_y, steps, num_threads, plans)
+        pixels = np.ascontiguousarray(grad_y.swapaxes(0, 1))
+        pixels = pixels.reshape(1, weight.shape[0], 1, -1)
+        multiply_windows(&p, describe_array(pixels), steps, num_threads, plans)
         return
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:

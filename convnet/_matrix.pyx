@@ -6,22 +6,15 @@ weights has, channels by taps. Of a 1x1 kernel without stride these sums are the
 gradient; others add up windows of it, pixel by pixel.
 """
 
-cimport numpy as cnp
-
-import numpy as np
-
 from convnet._blocks cimport Gather, odd_lines, padded
 from convnet._estimates cimport window_cycles
 from convnet._kernels cimport (
     cn_kernels_t, cn_seen_t, cn_windows_t, give_back, run_tasks, take_scratch,
 )
 from convnet._operands cimport (
-    TAP_ARRAYS, Image, Steps, add_tap, describe_array, end_seeing, first_seeing,
-    place_tap_arrays,
+    TAP_ARRAYS, Image, Steps, add_tap, end_seeing, first_seeing, place_tap_arrays,
 )
 from convnet._product cimport Product, run_product
-
-cnp.import_array()
 
 # Pixels up to which weights are better not packed.
 cdef Py_ssize_t MATRIX_PIXELS = 256
@@ -100,16 +93,15 @@ cdef bint are_few_windows(const Product *p, Steps steps) noexcept:
 
 
 cdef int multiply_windows(
-    Product *p, cnp.ndarray grad_y, Steps steps, int num_threads, list plans
+    Product *p, Image pixels, Steps steps, int num_threads, list plans
 ) except -1:
-    cdef cnp.ndarray pixels = np.ascontiguousarray(grad_y.swapaxes(0, 1))
     cdef Py_ssize_t sums_bytes, lines_bytes, seen_bytes
     cdef char *scratch
     cdef Windows w
     describe_windows(&w, p, steps)
-    p.pixels.x = describe_array(pixels.reshape(1, grad_y.shape[1], 1, -1))
+    p.pixels.x = pixels
     p.R, p.row_stride = p.R * steps.KH * steps.KW, 1
-    p.pixels.y = p.pixels.x
+    p.pixels.y = pixels
     p.pixels.y.C = p.R
     sums_bytes = (p.R * w.each.tap_stride * w.kernels.itemsize + 63) // 64 * 64
     lines_bytes = num_threads * w.line_bytes
