@@ -42,8 +42,8 @@ cdef int transform_weights(Winograd *p, int num_threads) except -1:
     cdef double work = 10.0 * packed_bytes(p) / p.kernels.itemsize
     if p.few:
         turn_weights(p)
-        return 0
-    run_tasks(fold_task, p, p.G * p.n_folds, num_threads, work)
+    else:
+        run_tasks(fold_task, p, p.G * p.n_folds, num_threads, work)
     return 0
 
 

@@ -12,11 +12,11 @@ from convnet._kernels cimport (
     Packing, cn_panel_t, cn_segment_t, cn_strip_t, cn_tile_t, cn_tiles_t, find_packing,
     give_back, keep_packing, plain_tile, run_tasks, take_scratch,
 )
+from convnet._winograd_few cimport multiply_few
 from convnet._winograd_filters cimport (
     Filters, filter_bytes, find_filters, packed_bytes, packed_filters,
     transform_fold, transform_weights,
 )
-from convnet._winograd_few cimport multiply_few
 from convnet._winograd_plan cimport RUN_PANELS, SUM_LENGTH, plan_runs
 from convnet._winograd_tiles cimport (
     input_bytes, input_stride, planes_bytes, strips_bytes, transform_input,
