@@ -52,7 +52,7 @@ _TRANSFORMS = {
 }
 # Where tiles are few: cycles of a vector of 3x3 filters by a channel, if their taps
 # have been turned before the call, and if not.
-_FEW_TILES, _FEW = 4, (190, 230)
+_FEW = 190, 230
 # For a vector of pixels that lie apart, and what all takes of its estimate, the further
 # the more; and so what phases of two taps and less do, which are many results for few
 # products.
@@ -250,12 +250,11 @@ def _winograd_cycles(product: Product, tiling: Tiling, prepared: bool) -> float:
 
 
 def _are_few(product: Product, tiling: Tiling, window: Window) -> bool:
-    """Return whether filters are transformed while they are multiplied."""
     *_, N, H, W = product
-    tall = _kernels.tile_shape(4)[0] == 8
+    mr, *_ = _kernels.tile_shape(4)
     tiles = N * -(-H // tiling.size) * -(-W // tiling.size)
-    fits = tiling.points == 6 and window.kernel == (3, 3) and window.stride == (1, 1)
-    return tall and fits and tiles <= _FEW_TILES
+    step = math.prod(window.stride)
+    return _estimates.are_few(tiles, tiling.points, *window.kernel, step, mr)
 
 
 def _few_cycles(product: Product, tiling: Tiling, prepared: bool) -> float:

@@ -59,12 +59,13 @@ cdef void plan_gather(
     Gather *g, bint allow_direct, Py_ssize_t turned, Py_ssize_t joined,
     Py_ssize_t max_pixels, Py_ssize_t max_depth, Py_ssize_t max_slab_bytes,
 ) noexcept nogil
+cdef void plan_gather_like(
+    Gather *g, const Gather *other, Py_ssize_t turned
+) noexcept nogil
+
 # The vectors of pixels that blocks of so many rows take, of all n_rows.
 cdef double all_vectors(
     const Gather *g, Py_ssize_t n_rows, Py_ssize_t rows
-) noexcept nogil
-cdef void plan_gather_like(
-    Gather *g, const Gather *other, Py_ssize_t turned
 ) noexcept nogil
 
 cdef enum:

@@ -3,7 +3,8 @@
 
 The input gradient of a convolution with stride (SH, SW) is SH * SW products, one for
 each phase of the input pixels: pixels (SH*i + a, SW*j + b) meet only the taps that fall
-on the output grid, with unit steps. No zero-stuffed array, no scatter.
+on the output grid, with unit steps. No zero-stuffed array, no scatter; but few pixels
+by many filters add up windows instead (``_matrix.pyx``).
 """
 
 cimport numpy as cnp
@@ -115,9 +116,9 @@ def grad_input(
         run_planar(&p, steps, True, num_threads, plans)
         return
     if are_few_windows(&p, steps):
-        pixels = np.ascontiguousarray(grad_y.swapaxes(0, 1))
-        pixels = pixels.reshape(1, weight.shape[0], 1, -1)
-        multiply_windows(&p, describe_array(pixels), steps, num_threads, plans)
+        if plans is None:
+            grad_y = np.ascontiguousarray(grad_y.swapaxes(0, 1))
+        multiply_windows(&p, cnp.PyArray_BYTES(grad_y), steps, num_threads, plans)
         return
     cdef Py_ssize_t *memory = take_tap_memory(KH * KW)
     try:

@@ -26,6 +26,9 @@ cpdef double window_cycles(
     Py_ssize_t R, Py_ssize_t C, Py_ssize_t N, Py_ssize_t H, Py_ssize_t W, Steps steps,
     Py_ssize_t lanes,
 )
+cpdef bint are_few(
+    Py_ssize_t n_tiles, int points, Py_ssize_t KH, Py_ssize_t KW, int step, int mr
+) noexcept nogil
 cpdef double planar_weight_cycles(
     Py_ssize_t R, Py_ssize_t C, Py_ssize_t W, Steps steps, Py_ssize_t lanes
 )

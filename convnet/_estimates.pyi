@@ -11,6 +11,9 @@ def tap_by_tap_share(
 def window_cycles(
     R: int, C: int, N: int, H: int, W: int, steps: Steps, lanes: int
 ) -> float: ...
+def are_few(
+    n_tiles: int, points: int, KH: int, KW: int, step: int, mr: int
+) -> bool: ...
 def planar_weight_cycles(R: int, C: int, W: int, steps: Steps, lanes: int) -> float: ...
 def joined_weight_cycles(
     R: int, C: int, steps: Steps, lanes: int, mr: int

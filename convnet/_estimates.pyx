@@ -2,6 +2,7 @@
 """Estimates of direct convolutions of few channels: see ``_estimates.pxd``."""
 
 from convnet._blocks cimport KC
+from convnet._kernels cimport CN_FEW_TILES
 from convnet._operands cimport Steps, end_seeing, first_seeing
 from convnet._pixel_runs cimport best_run, run_pixels
 from convnet._planes cimport fits_planes
@@ -147,6 +148,22 @@ cpdef double window_cycles(
     if pixels > WINDOW_PIXELS or adding >= packing * C * taps:
         return float("inf")
     return R * (C * taps * max(pixels * USING, LOADING) / lanes + adding)
+
+
+cpdef bint are_few(
+    Py_ssize_t n_tiles, int points, Py_ssize_t KH, Py_ssize_t KW, int step, int mr
+) noexcept nogil:
+    """Whether Winograd's filters are transformed while they are multiplied.
+
+    3x3 ones without a stride by few tiles, where there are registers enough.
+    """
+    return (
+        n_tiles <= CN_FEW_TILES
+        and points == 6
+        and KH == KW == 3
+        and step == 1
+        and mr == MANY_ROWS
+    )
 
 
 cpdef double planar_weight_cycles(

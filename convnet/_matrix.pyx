@@ -93,15 +93,17 @@ cdef bint are_few_windows(const Product *p, Steps steps) noexcept:
 
 
 cdef int multiply_windows(
-    Product *p, Image pixels, Steps steps, int num_threads, list plans
+    Product *p, char *pixels, Steps steps, int num_threads, list plans
 ) except -1:
+    cdef Image x = p.pixels.x
     cdef Py_ssize_t sums_bytes, lines_bytes, seen_bytes
     cdef char *scratch
     cdef Windows w
     describe_windows(&w, p, steps)
-    p.pixels.x = pixels
+    x.data, x.N, x.H, x.W = pixels, 1, 1, w.each.tap_stride
+    x.sc, x.sh, x.sw = x.W, x.W, 1
     p.R, p.row_stride = p.R * steps.KH * steps.KW, 1
-    p.pixels.y = pixels
+    p.pixels.x = p.pixels.y = x
     p.pixels.y.C = p.R
     sums_bytes = (p.R * w.each.tap_stride * w.kernels.itemsize + 63) // 64 * 64
     lines_bytes = num_threads * w.line_bytes

@@ -5,9 +5,6 @@
 
 from convnet._winograd_product cimport Winograd
 
-# Whether a described product is one: 3x3 filters by at most CN_FEW_TILES tiles.
-cdef bint are_few(const Winograd *p) noexcept nogil
-
 # Weights that are kept: the taps of a vector of filters side by side. The bytes of a
 # group, and to turn all of them to p.packed.
 cdef Py_ssize_t turned_bytes(const Winograd *p) noexcept nogil

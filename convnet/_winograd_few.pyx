@@ -5,23 +5,12 @@ A vector of filters meets all tiles at all points before the next one: the kerne
 its weights, or the turned ones that are kept, and transforms them on the way.
 """
 
-from convnet._kernels cimport CN_FEW_TILES, cn_filters_t
-from convnet._winograd_product cimport Winograd, n_copies
+from convnet._kernels cimport cn_filters_t
+from convnet._winograd_product cimport Winograd
 from convnet._winograd_tiles cimport few_stride
 
 cdef enum:
     TAPS = 9
-    MANY_ROWS = 8                   # of a panel: such ISAs have registers enough
-
-
-cdef bint are_few(const Winograd *p) noexcept nogil:
-    return (
-        p.n_images * p.TH * p.TW <= CN_FEW_TILES
-        and p.kernels.mr == MANY_ROWS
-        and p.n == 6
-        and p.filters.KH == p.filters.KW == 3
-        and n_copies(p) * p.ways == 1
-    )
 
 
 cdef inline Py_ssize_t vector_bytes(const Winograd *p) noexcept nogil:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """How Winograd's tiles are cut into runs and filters into folds: see the ``.pxd``."""
 
-from convnet._winograd_few cimport are_few
+from convnet._estimates cimport are_few
 from convnet._winograd_product cimport Winograd, n_copies
 
 # Bytes of one run's transformed input, and of the sums that are in work: both stay in
@@ -27,7 +27,10 @@ cdef void plan_runs(Winograd *p, Py_ssize_t num_threads, bint kept) noexcept nog
     cdef Py_ssize_t vectors = (p.n_images * p.TH * p.TW + lanes - 1) // lanes
     cdef Py_ssize_t vector_bytes = p.n_points * p.C * lanes * p.kernels.itemsize
     p.n_panels = (p.R + p.kernels.mr - 1) // p.kernels.mr
-    p.few = are_few(p)
+    p.few = are_few(
+        p.n_images * p.TH * p.TW, p.n, p.filters.KH, p.filters.KW, p.step * p.ways,
+        p.kernels.mr,
+    )
     widest = 1 if p.few else max(1, min(widest, MAX_INPUT_BYTES // vector_bytes))
     most = 1 if widest * vector_bytes <= CACHED_BYTES else RUN_PANELS
     most = max(1, min(most, MAX_INPUT_BYTES // (widest * vector_bytes)))

@@ -127,6 +127,13 @@ def shape_in(shape, layout):
     return (*N, H, W, C) if layout == "NHWC" else tuple(shape)
 
 
+def operands(rng, x_shape, w_shape, options, dtype=np.float32):
+    """Return x, weight and grad_y of a convolution: standard normal numbers."""
+    x, w = (rng.standard_normal(shape).astype(dtype) for shape in (x_shape, w_shape))
+    y = reference.conv2d(x, w, **options)
+    return x, w, rng.standard_normal(y.shape).astype(dtype)
+
+
 def direct_passes(x, w, grad_y, options, layout="NCHW", **how):
     """Return all three passes of the same convolution by direct sums, in NCHW."""
     how = {**options, **how, "layout": layout, "algorithm": "direct"}

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Images of a few pixels by many channels, where weights are what takes the time."""
 
+import re
+
 import numpy as np
 import pytest
-from cases import LAYOUTS, direct_passes, exact_passes, from_layout, to_layout
+from cases import LAYOUTS, direct_passes, exact_passes, from_layout, operands, to_layout
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from tolerance import BOUNDS, errors, tolerance
 
 import convnet
-from convnet import _estimates, reference
+from convnet import reference
 from convnet._algorithm import Product, estimates
 from convnet._geometry import conv_window
-from convnet._operands import Steps
 from convnet.functional.conv import Extras, convolve
 
 pytestmark = pytest.mark.usefixtures("isa")
@@ -23,41 +24,47 @@ pytestmark = pytest.mark.usefixtures("isa")
 CALLS = {
     "3x3, stride 2": ((1, 19, 7, 9), (97, 19, 3, 3), 2, 1, 1),
     "1x1, stride 2": ((1, 35, 8, 5), (130, 35, 1, 1), 2, 0, 1),
-    "phases without taps": ((2, 7, 7, 11), (101, 7, 2, 1), (3, 4), 0, 1),
+    "phases without taps": ((2, 11, 7, 11), (101, 11, 2, 1), (3, 4), 0, 1),
     "rows beyond a vector": ((1, 5, 3, 61), (151, 5, 3, 5), (2, 2), (1, 2), 1),
     "unit stride": ((2, 13, 4, 5), (140, 13, 5, 5), 1, 2, 1),
-    "dilation": ((3, 6, 7, 5), (150, 6, 3, 2), (1, 2), (2, 1), (2, 3)),
+    "dilation": ((3, 11, 7, 5), (300, 11, 3, 2), (1, 2), (2, 1), (2, 3)),
     "no pixel of some rows": ((1, 9, 13, 4), (120, 9, 2, 2), (5, 3), (1, 1), 1),
 }
+OPTIONS = "stride", "padding", "dilation"
 every_call = pytest.mark.parametrize("name", CALLS)
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
-def operands(rng, name, dtype=np.float32):
+def named(rng, name, dtype=np.float32):
     """Return x, weight and grad_y of a named call, and its options."""
-    x_shape, w_shape, stride, padding, dilation = CALLS[name]
-    options = {"stride": stride, "padding": padding, "dilation": dilation}
-    x, w = (rng.standard_normal(shape).astype(dtype) for shape in (x_shape, w_shape))
-    y = reference.conv2d(x, w, **options)
-    return x, w, rng.standard_normal(y.shape).astype(dtype), options
+    x_shape, w_shape, *steps = CALLS[name]
+    options = dict(zip(OPTIONS, steps, strict=True))
+    return *operands(rng, x_shape, w_shape, options, dtype), options
 
 
 @every_call
 def test_windows_are_added_up(name):
-    (N, C, H, W), (OC, _, *kernel), *steps = CALLS[name]
-    window = conv_window((H, W), tuple(kernel), *steps)
-    steps = Steps(*window[:4])
-    cycles = _estimates.window_cycles(C, OC, N, *window.output, steps, 16)
-    assert cycles < np.inf
-    # Beside so few filters, weights are better packed.
-    assert _estimates.window_cycles(C, 2, N, *window.output, steps, 16) == np.inf
+    x_shape, (OC, *w_shape), *steps = CALLS[name]
+    options = dict(zip(OPTIONS, steps, strict=True))
+
+    def adds_windows(filters):
+        shape = filters, *w_shape
+        plan = convnet.explain(x_shape, shape, **options, kind="grad_input")
+        direct = next(c for c in plan.candidates if c.algorithm == "direct")
+        sizes = re.search(r"(\d+) blocks of (\d+) x (\d+)", direct.reason).groups()
+        blocks, rows, cols = map(int, sizes)
+        # The columns of that product are channels by taps.
+        return rows == 1 and blocks * cols >= np.prod(w_shape)
+
+    assert adds_windows(OC)
+    assert not adds_windows(9)  # weights of few filters are better packed
 
 
 @every_call
 @every_layout
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_windows_agree_with_the_reference(name, layout, dtype, rng):
-    x, w, grad_y, options = operands(rng, name, dtype)
+    x, w, grad_y, options = named(rng, name, dtype)
     _, grad_x, _ = direct_passes(x, w, grad_y, options, layout)
     _, exact, _ = exact_passes(x, w, grad_y, options)
     n = w.shape[0] * w[0, 0].size
@@ -67,7 +74,7 @@ def test_windows_agree_with_the_reference(name, layout, dtype, rng):
 
 @every_call
 def test_windows_have_the_same_bits_for_any_threads_and_views(name, rng):
-    x, w, grad_y, options = operands(rng, name)
+    x, w, grad_y, options = named(rng, name)
     how = {**options, "algorithm": "direct"}
     expected = convnet.conv2d_grad_input(grad_y, w, x.shape, **how, num_threads=1)
     mirrored = grad_y[:, :, ::-1, ::-1].copy()[:, :, ::-1, ::-1]
@@ -80,7 +87,7 @@ def test_windows_have_the_same_bits_for_any_threads_and_views(name, rng):
 
 
 def test_windows_leave_what_they_do_not_see(rng):
-    x, w, grad_y, options = operands(rng, "no pixel of some rows")
+    x, w, grad_y, options = named(rng, "no pixel of some rows")
     grad_y[:] = np.inf
     out = np.full_like(x, np.nan)
     seen = convnet.conv2d_grad_input(grad_y, w, x.shape, **options, out=out)

@@ -8,6 +8,7 @@ from cases import (
     direct_passes,
     exact_passes,
     from_layout,
+    operands,
     shape_in,
     to_layout,
 )
@@ -174,20 +175,17 @@ CALLS = {
 every_call = pytest.mark.parametrize("name", CALLS)
 
 
-def operands(rng, name, dtype=np.float32):
+def named(rng, name, dtype=np.float32):
     """Return x, weight, grad_y and the options of a named call."""
     x_shape, w_shape, options = CALLS[name]
-    x, w = rng.standard_normal(x_shape), rng.standard_normal(w_shape)
-    y = reference.conv2d(x, w, **options)
-    grad_y = rng.standard_normal(y.shape)
-    return x.astype(dtype), w.astype(dtype), grad_y.astype(dtype), options
+    return *operands(rng, x_shape, w_shape, options, dtype), options
 
 
 @every_call
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_agrees_with_the_reference(name, dtype, layout, isa, rng):
-    x, w, grad_y, options = operands(rng, name, dtype)
+    x, w, grad_y, options = named(rng, name, dtype)
     taps = w[0, 0].size
     terms = w[0].size, w.shape[0] // options.get("groups", 1) * taps, grad_y[:, 0].size
     results = direct_passes(x, w, grad_y, options, layout)
@@ -200,7 +198,7 @@ def test_agrees_with_the_reference(name, dtype, layout, isa, rng):
 
 @every_call
 def test_views_and_threads_give_the_same_bits(name, isa, rng):
-    x, w, grad_y, options = operands(rng, name)
+    x, w, grad_y, options = named(rng, name)
     expected = direct_passes(x, w, grad_y, options, num_threads=1)
     spaced = [np.full((*a.shape[:3], 2 * a.shape[3]), np.nan) for a in (x, grad_y)]
     spaced = [a.astype(np.float32)[..., ::-2] for a in spaced]
@@ -236,7 +234,7 @@ def test_views_and_threads_give_the_same_bits(name, isa, rng):
 @every_call
 def test_an_infinity_reaches_what_sees_it_and_no_more(name, isa, rng):
     # Vectors reach beyond the ends of rows: nothing there may be multiplied and kept.
-    x, w, grad_y, options = operands(rng, name)
+    x, w, grad_y, options = named(rng, name)
     x[0, 0, -1, -1] = grad_y[-1, -1, 0, 0] = np.inf
     with np.errstate(invalid="ignore"):
         results = direct_passes(x, w, grad_y, options)
@@ -248,7 +246,7 @@ def test_an_infinity_reaches_what_sees_it_and_no_more(name, isa, rng):
 @every_call
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_nothing_but_the_result_is_written(name, layout, isa, rng):
-    x, w, grad_y, options = operands(rng, name)
+    x, w, grad_y, options = named(rng, name)
     for result, run in zip(
         direct_passes(x, w, grad_y, options, layout)[:2],
         (
@@ -286,7 +284,7 @@ def test_nothing_but_the_result_is_written(name, layout, isa, rng):
 @every_call
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_bias_residual_and_clip(name, layout, isa, rng):
-    x, w, _, options = operands(rng, name)
+    x, w, _, options = named(rng, name)
     bias = rng.standard_normal(w.shape[0]).astype(np.float32)
     steps = tuple(
         options.get(key, default)

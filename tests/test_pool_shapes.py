@@ -26,6 +26,7 @@ PADDED = {"stride": 1, "padding": ((1, 0), (1, 2))}
 # too large or far apart for vectors; no more windows than the next row begins with.
 SHAPES = {
     "wide": ((1, 2, 3, 2503), (2, 3), PADDED),
+    "whole large planes": ((2, 9, 67, 71), (67, 71), {}),
     "wide, stride 2": ((1, 2, 5, 3001), (3, 2), {"stride": 2}),
     "wide, stride 3": ((2, 1, 3, 2111), (1, 3), {"stride": (1, 3), "ceil_mode": True}),
     "wide window": ((1, 2, 3, 1511), (2, 1207), {"stride": (1, 7)}),

@@ -3,7 +3,7 @@
 
 import numpy as np
 import pytest
-from cases import LAYOUTS, direct_passes, exact_passes, from_layout, to_layout
+from cases import LAYOUTS, direct_passes, exact_passes, from_layout, operands, to_layout
 from numpy.testing import assert_array_equal
 from tolerance import tolerance
 
@@ -20,23 +20,22 @@ CALLS = {
     "groups": ((1, 128, 25, 24), (130, 64, 3, 3), (12, 13), (12, 13), 2),
     "more rows than x": ((1, 70, 27, 22), (64, 70, 3, 5), (14, 18), (13, 9), 1),
 }
+OPTIONS = "padding", "dilation", "groups"
 every_call = pytest.mark.parametrize("name", CALLS)
 every_layout = pytest.mark.parametrize("layout", LAYOUTS)
 
 
-def operands(rng, name, dtype=np.float32):
+def named(rng, name, dtype=np.float32):
     """Return x, weight and grad_y of a named call, and its options."""
-    x_shape, w_shape, padding, dilation, groups = CALLS[name]
-    options = {"padding": padding, "dilation": dilation, "groups": groups}
-    x, w = (rng.standard_normal(shape).astype(dtype) for shape in (x_shape, w_shape))
-    y = reference.conv2d(x, w, **options)
-    return x, w, rng.standard_normal(y.shape).astype(dtype), options
+    x_shape, w_shape, *steps = CALLS[name]
+    options = dict(zip(OPTIONS, steps, strict=True))
+    return *operands(rng, x_shape, w_shape, options, dtype), options
 
 
 @every_call
 def test_each_tap_is_a_product(name):
     x_shape, w_shape, *steps = CALLS[name]
-    options = dict(zip(("padding", "dilation", "groups"), steps, strict=True))
+    options = dict(zip(OPTIONS, steps, strict=True))
     kinds = ["forward", "grad_input", "grad_weight"]
     if name == "more rows than x":  # of which no tap sees all
         kinds = ["grad_input"]
@@ -50,7 +49,7 @@ def test_each_tap_is_a_product(name):
 @every_layout
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_agrees_with_the_reference(name, layout, dtype, rng):
-    x, w, grad_y, options = operands(rng, name, dtype)
+    x, w, grad_y, options = named(rng, name, dtype)
     terms = w[0].size, w.shape[0] // options["groups"] * w[0, 0].size, grad_y[:, 0].size
     results = direct_passes(x, w, grad_y, options, layout)
     for result, exact, n in zip(
@@ -62,7 +61,7 @@ def test_agrees_with_the_reference(name, layout, dtype, rng):
 
 @every_call
 def test_threads_give_the_same_bits(name, rng):
-    arrays = operands(rng, name)
+    arrays = named(rng, name)
     expected = direct_passes(*arrays, num_threads=1)
     for threads in 2, 5:
         for result, right in zip(
@@ -74,7 +73,7 @@ def test_threads_give_the_same_bits(name, rng):
 @every_call
 @every_layout
 def test_bias_residual_and_clip(name, layout, rng):
-    x, w, _, options = operands(rng, name)
+    x, w, _, options = named(rng, name)
     bias = rng.standard_normal(w.shape[0]).astype(np.float32)
     exact = reference.conv2d(*(a.astype(float) for a in (x, w, bias)), **options)
     residual = rng.standard_normal(exact.shape).astype(np.float32)
@@ -99,7 +98,7 @@ def test_bias_residual_and_clip(name, layout, rng):
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_what_is_not_finite_meets_padding(name, value, rng):
     # Padding is zeros, of which an infinite weight, or gradient, makes NaN.
-    x, w, grad_y, options = operands(rng, name)
+    x, w, grad_y, options = named(rng, name)
     w[3, 5, 0, 0] = grad_y[0, 3, 1, 2] = value
     y, _, grad_w = direct_passes(x, w, grad_y, options)
     with np.errstate(invalid="ignore"):

@@ -150,6 +150,25 @@ def test_threads_that_share_columns_compute_the_same_bits(rng, IC, dtype, layout
     assert_allclose(expected, wanted, rtol=0, atol=tolerance(dtype, 521, 23))
 
 
+# One or two blocks of pixels, whose rows threads share because filters are few; the
+# last ones' rows of taps have bands of their own.
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 2), (1, 7)])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 6)])
+def test_threads_that_share_rows_compute_the_same_bits(rng, kernel, stride, dilation):
+    x = rng.standard_normal((1, 130, 37, 43)).astype(np.float32)
+    w = rng.standard_normal((24, 130, *kernel)).astype(np.float32)
+    how = {"stride": stride, "dilation": dilation, "algorithm": "direct"}
+    results = [convnet.conv2d(x, w, **how, num_threads=n) for n in (1, 2, 3, 5)]
+    grads = [
+        convnet.conv2d_grad_input(results[0], w, x.shape, **how, num_threads=n)
+        for n in (1, 2, 3, 5)
+    ]
+    for same in results, grads:
+        for result in same[1:]:
+            np.testing.assert_array_equal(result, same[0])
+
+
 @pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
