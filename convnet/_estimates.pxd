@@ -38,3 +38,6 @@ cpdef double joined_weight_cycles(
 cdef double packed_weight_cycles(
     Py_ssize_t R, Py_ssize_t C, Steps steps, Py_ssize_t lanes, Py_ssize_t mr
 )
+
+# Whether the gradient of 1x1 weights, few of rows or channels, goes plane by plane.
+cdef bint suits_dots(Py_ssize_t few, Py_ssize_t size, Py_ssize_t lanes) noexcept

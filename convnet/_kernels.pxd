@@ -246,8 +246,8 @@ cdef extern from "convnet.h" nogil:
             void *, const cn_plane_t *, const void *, const cn_plane_t *, int
         ) noexcept nogil
         void (*dot_rows)(
-            void *, const void *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t,
-            Py_ssize_t, Py_ssize_t,
+            void *, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, const void *,
+            Py_ssize_t, Py_ssize_t, Py_ssize_t,
         ) noexcept nogil
         void (*rectify)(void *, const void *, Py_ssize_t) noexcept nogil
         void (*rectify_grad)(

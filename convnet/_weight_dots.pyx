@@ -3,29 +3,27 @@
 
     grad_w[r, c] = sum over n and p of grad_y[n, r, p] * x[n, c, p]
 
-A tile of such a product would be mostly empty. So the planes of the side that has more
-channels are read once, in order, and meet the few of the other, which the cache holds:
-some thousand pixels of some channels at a time. All pixels of a sum are one task's, in
+Nothing is turned, and few lanes are empty. Planes are cut into runs of pixels, of
+which the cache holds those of some channels of the side that has fewer, copied to whole
+lines; the others' go past them, four at a time. All pixels of a sum are one task's, in
 order, so that its bits depend on no thread.
 """
 
-from libc.string cimport memset
+from libc.string cimport memcpy, memset
 
-from convnet._blocks cimport Gather, padded
-from convnet._kernels cimport SERIAL_WORK, cn_kernels_t, run_tasks
+from convnet._blocks cimport Gather
+from convnet._estimates cimport suits_dots
+from convnet._kernels cimport (
+    SERIAL_WORK, cn_kernels_t, give_back, run_tasks, take_scratch,
+)
 from convnet._operands cimport Image, Steps, is_flat
 
 cdef enum:
-    FEW = 4                         # channels of the other side,
-    MOST = 12                       # or more, up to so many,
-    PIXELS_A_SUM = 5                # where planes have so many pixels for each two
-    AT_ONCE = 16                    # channels of a task, at most
+    AT_ONCE = 256                   # channels of a task, at most
     TOGETHER = 4                    # a multiple of what kernels take
-    MOST_SUMS = MOST * AT_ONCE
-    VECTOR_BYTES = 64               # at most
-    RUN = 4096                      # pixels
-    RUN_BYTES = 32 * 1024           # of the other side's planes, two thirds of an L1
-    FEWEST_PIXELS = 96              # for which their lanes are worth adding up
+    HELD = 12                       # channels of the other side in the cache,
+    PASSING = 4                     # with these of the many,
+    RUN_BYTES = 26 * 1024           # half an L1
 
 # Pixels take as long as so many operations of a convolution.
 cdef double PIXEL_WORK = 40.0
@@ -38,21 +36,20 @@ cdef struct WeightDots:
     Py_ssize_t many_step, few_step          # in grad_w
     Py_ssize_t size, run                    # pixels, and those of a run
     Py_ssize_t at_once, n_tasks             # channels of a task; tasks of a group
+    char *workspaces                # a task's sums, [few, at_once], and held channels
+    Py_ssize_t sums_bytes, workspace_bytes
 
 
 cdef bint is_weight_dots(
     const Gather *x, const Image *grad_y, Py_ssize_t R, Py_ssize_t C, Steps steps
 ) noexcept:
-    cdef Py_ssize_t few = min(R, C), size = x.x.H * x.x.W
     return (
         steps.KH * steps.KW * x.step_h * x.step_w == 1
-        and 0 < few <= MOST
-        and (few <= FEW or size >= PIXELS_A_SUM * few * few)
-        and grad_y.N * size >= FEWEST_PIXELS
         and x.x.H == grad_y.H
         and x.x.W == grad_y.W
         and is_flat(&x.x)
         and is_flat(grad_y)
+        and suits_dots(min(R, C), x.x.H * x.x.W, x.kernels.lanes)
     )
 
 
@@ -62,6 +59,7 @@ cdef int run_weight_dots(
 ) except -1:
     cdef WeightDots p
     cdef double work
+    cdef Py_ssize_t n_runs
     p.kernels, p.grad_w, p.size = x.kernels, grad_w, x.x.H * x.x.W
     if R < C:
         p.many, p.few, p.many_step, p.few_step = x.x, grad_y[0], 1, C
@@ -69,26 +67,31 @@ cdef int run_weight_dots(
     else:
         p.many, p.few, p.many_step, p.few_step = grad_y[0], x.x, C, 1
         p.many.C, p.few.C = R, C
-    work = (PIXEL_WORK + 4 * p.few.C) * G * p.many.C * p.many.N * p.size
+    work = (PIXEL_WORK + 2 * p.few.C) * G * p.many.C * p.many.N * p.size
     share_channels(&p, G, 1 if work < SERIAL_WORK else num_threads)
-    p.run = RUN
-    if p.few.C > 2:
-        p.run = RUN_BYTES // ((p.few.C + 4) * p.kernels.itemsize)
-        p.run = p.run // p.kernels.lanes * p.kernels.lanes
+    n_runs = cut_planes(&p)
+    p.sums_bytes = (p.few.C * p.at_once * p.kernels.itemsize + 63) // 64 * 64
+    p.workspace_bytes = p.sums_bytes + min(p.few.C, HELD) * held_bytes(&p)
+    num_threads = <int> min(num_threads, G * p.n_tasks)
     if plans is not None:
         plans.append({
             "tasks": G * p.n_tasks,
-            "scratch_bytes": 0,
+            "scratch_bytes": num_threads * p.workspace_bytes,
             "block": (1, p.run),
-            "blocks": p.many.N * ((p.size + p.run - 1) // p.run),
+            "blocks": p.many.N * n_runs,
             "chunk": 1,
             "chunks": 1,
             "in_place": True,
-            # A chain of each lane, and the lanes; runs are added up in double.
-            "roundings": RUN // p.kernels.lanes + p.kernels.lanes,
+            # A chain of each lane, the lanes, and the runs.
+            "roundings": p.run // p.kernels.lanes + p.kernels.lanes + p.many.N * n_runs,
         })
         return 0
-    return run_tasks(dots_task, &p, G * p.n_tasks, num_threads, work)
+    p.workspaces = <char *> take_scratch(num_threads * p.workspace_bytes)
+    try:
+        run_tasks(dots_task, &p, G * p.n_tasks, num_threads, work)
+    finally:
+        give_back(p.workspaces)
+    return 0
 
 
 cdef void share_channels(
@@ -96,7 +99,7 @@ cdef void share_channels(
 ) noexcept nogil:
     """Choose the channels of a task: many, for each task reads the few ones again.
 
-    Those that go together in a kernel are the same ones for any number of threads.
+    No sum depends on which go together.
     """
     cdef Py_ssize_t n = (G * p.many.C + num_threads - 1) // num_threads
     n = min(n, AT_ONCE)
@@ -104,64 +107,68 @@ cdef void share_channels(
     p.n_tasks = (p.many.C + p.at_once - 1) // p.at_once
 
 
-# Sums in work: lane by lane, and in double those of the pixels before.
-cdef struct Sums:
-    Py_ssize_t n, n_pixels          # of the lanes
-    char[MOST_SUMS * VECTOR_BYTES] lanes
-    double[MOST_SUMS] added
-    double[MOST_SUMS] total
+cdef Py_ssize_t cut_planes(WeightDots *p) noexcept nogil:
+    """Cut planes to equal runs that the cache holds of some channels; their number."""
+    cdef Py_ssize_t lanes = p.kernels.lanes, n
+    cdef Py_ssize_t held = (min(p.few.C, HELD) + PASSING) * p.kernels.itemsize
+    n = (p.size * held + RUN_BYTES - 1) // RUN_BYTES
+    p.run = ((p.size + n - 1) // n + lanes - 1) // lanes * lanes
+    return (p.size + p.run - 1) // p.run
+
+
+cdef inline Py_ssize_t held_bytes(const WeightDots *p) noexcept nogil:
+    """From one channel that is held to the next: an odd number of lines."""
+    return (p.run * p.kernels.itemsize + 63) // 128 * 128 + 64
 
 
 cdef void dots_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:
     """Some channels of a group by all of the other side."""
     cdef const WeightDots *p = <const WeightDots *> ctx
     cdef Py_ssize_t group = i // p.n_tasks, first = i % p.n_tasks * p.at_once
-    cdef Py_ssize_t count = min(p.at_once, p.many.C - first), n, at, c, r
-    cdef Sums sums
-    memset(&sums, 0, sizeof(sums))
-    sums.n = count * p.few.C
+    cdef Py_ssize_t count = min(p.at_once, p.many.C - first), n, at, few
+    cdef char *sums = p.workspaces + worker * p.workspace_bytes
+    memset(sums, 0, p.sums_bytes)
     for n in range(p.many.N):
         at = 0
         while at < p.size:
-            add_run(p, &sums, n, group, first, count, at)
+            few = 0
+            while few < p.few.C:
+                add_run(p, sums, n, group, first, count, few, at)
+                few += HELD
             at += p.run
-    add_lanes(p, &sums)
     at = group * p.many.C * p.few.C + first * p.many_step
-    for c in range(count):
-        for r in range(p.few.C):
+    for n in range(count):
+        for few in range(p.few.C):
             store(
-                p, at + c * p.many_step + r * p.few_step, sums.total[c * p.few.C + r]
+                p, at + n * p.many_step + few * p.few_step, sums, few * p.at_once + n
             )
 
 
 cdef void add_run(
-    const WeightDots *p, Sums *sums, Py_ssize_t n, Py_ssize_t group, Py_ssize_t first,
-    Py_ssize_t count, Py_ssize_t at,
+    const WeightDots *p, char *sums, Py_ssize_t n, Py_ssize_t group, Py_ssize_t first,
+    Py_ssize_t count, Py_ssize_t few, Py_ssize_t at,
 ) noexcept nogil:
-    """Add the products of pixels from `at` on of image n."""
-    cdef Py_ssize_t n_pixels = min(p.run, p.size - at)
-    cdef const char *few = find_run(p, &p.few, n, group * p.few.C, at)
-    if sums.n_pixels + n_pixels > RUN:
-        add_lanes(p, sums)
-    sums.n_pixels += n_pixels
+    """Add the products of some of the few by a run of image n, from pixel `at` on."""
+    cdef Py_ssize_t n_held = min(HELD, p.few.C - few), itemsize = p.kernels.itemsize
+    cdef Py_ssize_t n_pixels = min(p.run, p.size - at), stride = held_bytes(p), i
+    cdef char *held = sums + p.sums_bytes
+    for i in range(n_held):
+        memcpy(
+            held + i * stride,
+            find_run(p, &p.few, n, group * p.few.C + few + i, at),
+            n_pixels * itemsize,
+        )
     p.kernels.dot_rows(
-        sums.lanes, few, p.few.sc, p.few.C,
-        find_run(p, &p.many, n, group * p.many.C + first, at), p.many.sc, count,
+        sums + few * p.at_once * itemsize,
+        p.at_once,
+        find_run(p, &p.many, n, group * p.many.C + first, at),
+        p.many.sc,
+        count,
+        held,
+        stride // itemsize,
+        n_held,
         n_pixels,
     )
-
-
-cdef void add_lanes(const WeightDots *p, Sums *sums) noexcept nogil:
-    """Add the lanes to the totals, before chains round badly, and begin anew."""
-    cdef Py_ssize_t i
-    p.kernels.sum_lanes(sums.added, sums.lanes, 0, 0, padded(p.kernels, sums.n))
-    for i in range(sums.n):
-        if p.kernels.itemsize == 4:
-            sums.total[i] += (<float *> &sums.added[0])[i]
-        else:
-            sums.total[i] += sums.added[i]
-    memset(sums.lanes, 0, sizeof(sums.lanes))
-    sums.n_pixels = 0
 
 
 cdef inline const char *find_run(
@@ -174,9 +181,9 @@ cdef inline const char *find_run(
 
 
 cdef inline void store(
-    const WeightDots *p, Py_ssize_t place, double value
+    const WeightDots *p, Py_ssize_t place, const char *sums, Py_ssize_t i
 ) noexcept nogil:
     if p.kernels.itemsize == 4:
-        (<float *> p.grad_w)[place] = <float> value
+        (<float *> p.grad_w)[place] = (<const float *> sums)[i]
     else:
-        (<double *> p.grad_w)[place] = value
+        (<double *> p.grad_w)[place] = (<const double *> sums)[i]

@@ -19,8 +19,11 @@ CONV = {
     "one pixel, one image": ((1, 131, 7, 11), (67, 131, 1, 1), {}),
     "one pixel, every other column": ((3, 19, 8, 5), (9, 19, 1, 1), {"stride": (1, 2)}),
     "one pixel, every other": ((2, 17, 13, 75), (11, 17, 1, 1), {"stride": (3, 2)}),
-    # Planes by planes: tiles of four by four, or by two, and what is left over.
+    # Planes by planes: tiles of all widths, more channels than are held at once.
     "one pixel, few channels": ((3, 11, 37, 41), (6, 11, 1, 1), {}),
+    "one pixel, three channels": ((1, 3, 7, 11), (9, 3, 1, 1), {}),
+    "one pixel, some channels": ((2, 29, 37, 41), (13, 29, 1, 1), {}),
+    "one pixel, more channels": ((2, 23, 19, 23), (37, 23, 1, 1), {}),
     "one pixel, few a group": ((2, 21, 29, 31), (33, 7, 1, 1), {"groups": 3}),
     # Gradients for whose weights there are few pixels: chunk by chunk, in order.
     "one pixel, many weights": ((1, 281, 5, 7), (521, 281, 1, 1), {}),

@@ -221,6 +221,7 @@ SHARED = {
     ),
     "a few rows": ("conv2d_grad_weight", (9, 37, 31, 43), (3, 37, 1, 1), {}),
     "a few columns": ("conv2d_grad_weight", (9, 11, 43, 31), (45, 11, 1, 1), {}),
+    "some columns": ("conv2d_grad_weight", (3, 14, 43, 31), (290, 14, 1, 1), {}),
 }
 
 
