@@ -7,6 +7,8 @@ from convnet._kernels cimport CN_NO_ROW, cn_panel_t, cn_segment_t, cn_slab_t
 
 # Panels of pixels in a block, at least, however many channels there are.
 cdef Py_ssize_t FEW_PANELS = 4
+# Blocks of equal rows take at most so many more vectors.
+cdef double EVEN = 1.01
 
 
 cdef void plan_gather(
@@ -185,6 +187,10 @@ cdef void choose_blocks(Gather *g, Py_ssize_t most) noexcept nogil:
         if score >= best:
             best, g.rows = score, rows
     g.n_row_blocks = (n_rows + g.rows - 1) // g.rows
+    # As many blocks of equal rows, for threads, if they fill vectors as well.
+    rows = (n_rows + g.n_row_blocks - 1) // g.n_row_blocks
+    if all_vectors(g, n_rows, rows) <= EVEN * all_vectors(g, n_rows, g.rows):
+        g.rows = rows
 
 
 cdef double all_vectors(

@@ -19,6 +19,8 @@ cdef Py_ssize_t STREAMED_DEPTH = 128, PHASES_DEPTH = 2 * KC
 cdef Py_ssize_t SHARED_PANELS = 16
 # Of fewer ones, threads share the pixels, if those take at most so many more lanes.
 cdef double WASTE = 1.1
+# So many blocks for each thread end at about the same time.
+cdef Py_ssize_t ENOUGH = 8
 
 
 cdef void plan_pixels(Product *p, Py_ssize_t num_threads) noexcept:
@@ -43,7 +45,10 @@ cdef void plan_pixels(Product *p, Py_ssize_t num_threads) noexcept:
     )
     if p.streamed:
         share_columns(g, num_threads)
-    elif g.taps.n > 1 and p.R < SHARED_PANELS * g.kernels.mr:
+    elif g.taps.n > 1 and not (
+        p.R >= SHARED_PANELS * g.kernels.mr
+        and are_few_blocks(p.G * g.n_row_blocks * g.n_col_blocks, num_threads)
+    ):
         share_rows(g, (num_threads + p.G - 1) // p.G)
 
 
@@ -75,16 +80,20 @@ cdef inline void share_columns(Gather *g, Py_ssize_t num_threads) noexcept nogil
 
 
 cdef inline void share_rows(Gather *g, Py_ssize_t num_threads) noexcept nogil:
-    """Let threads share the rows of pixels of few blocks, unless that wastes lanes.
+    """Let threads share the rows of pixels evenly, unless that wastes more lanes.
 
     Chunks stay as they are, and so do all sums; bands of a slab are as high as a block.
     """
-    cdef Py_ssize_t n_rows = g.y.N * g.y.H, rows, n_blocks = g.n_row_blocks
-    if g.banded or n_blocks * g.n_col_blocks >= 2 * num_threads:
+    cdef Py_ssize_t n_rows = g.y.N * g.y.H, n = g.n_row_blocks * g.n_col_blocks, rows
+    cdef double uneven, waste
+    if num_threads == 1 or not 0 < n < ENOUGH * num_threads or g.banded:
         return
-    n_blocks = (n_blocks + num_threads - 1) // num_threads * num_threads
-    rows = (n_rows + n_blocks - 1) // n_blocks
-    if all_vectors(g, n_rows, rows) <= WASTE * all_vectors(g, n_rows, g.rows):
+    n = (n + num_threads - 1) // num_threads * num_threads
+    uneven = <double> n * g.rows / (n_rows * g.n_col_blocks)
+    n = (g.n_row_blocks + num_threads - 1) // num_threads * num_threads
+    rows = (n_rows + n - 1) // n
+    waste = all_vectors(g, n_rows, rows) / all_vectors(g, n_rows, g.rows)
+    if waste <= min(WASTE, uneven):
         g.rows = rows
         g.n_row_blocks = (n_rows + rows - 1) // rows
 
@@ -98,20 +107,38 @@ cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
     one task's in any case: the same bits.
     """
     cdef Py_ssize_t n_blocks = p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
-    cdef Py_ssize_t left_over = n_blocks % num_threads
-    cdef bint few = n_blocks < (4 if left_over > 0 else 2) * num_threads
+    cdef bint few = are_few_blocks(n_blocks, num_threads)
     p.n_whole, p.n_parts = n_blocks, min(num_threads, p.n_panels)
     p.shares_phases = few and p.n_panels < min(num_threads, n_phase_rows(p))
     if p.streamed:
         pass                        # a part of the columns for each thread
     elif num_threads > 1 and few and p.n_panels >= SHARED_PANELS:
         p.n_whole = 0
-        p.n_parts = min((4 * num_threads + n_blocks - 1) // n_blocks, p.n_panels // 8)
+        p.n_parts = parts_of_blocks(n_blocks, p.n_panels // 8, num_threads)
     elif p.shares_phases:
         p.n_whole, p.n_parts = 0, min(num_threads, n_phase_rows(p))
-    elif n_blocks < 8 * num_threads:
-        p.n_whole -= left_over
+    elif n_blocks < ENOUGH * num_threads:
+        p.n_whole -= n_blocks % num_threads
     p.n_tasks = p.n_whole + (n_blocks - p.n_whole) * p.n_parts
+
+
+cdef inline bint are_few_blocks(
+    Py_ssize_t n_blocks, Py_ssize_t num_threads
+) noexcept nogil:
+    """Whether threads would end at different times, each with some whole blocks."""
+    return n_blocks < (2 if n_blocks % num_threads == 0 else 4) * num_threads
+
+
+cdef Py_ssize_t parts_of_blocks(
+    Py_ssize_t n_blocks, Py_ssize_t most, Py_ssize_t num_threads
+) noexcept nogil:
+    """Two tasks for each thread, or one: each part packs a block's pixels again."""
+    cdef Py_ssize_t n
+    most = min(most, (2 * num_threads + n_blocks - 1) // n_blocks)
+    for n in range(most, 0, -1):
+        if n_blocks * n % num_threads == 0:
+            return n
+    return most
 
 
 cdef Py_ssize_t workspace_bytes(const Product *p) noexcept nogil:

@@ -219,6 +219,18 @@ SHARED = {
         (16, 1, 3, 3),
         {"stride": 2, "groups": 16},
     ),
+    "equal rows": (
+        "conv2d",
+        (1, 24, 55, 57),
+        (40, 24, 3, 3),
+        {"stride": 2, "padding": 1},
+    ),
+    "filters of two blocks": (
+        "conv2d",
+        (1, 70, 33, 35),
+        (136, 70, 3, 3),
+        {"stride": 2, "padding": 1},
+    ),
     "a few rows": ("conv2d_grad_weight", (9, 37, 31, 43), (3, 37, 1, 1), {}),
     "a few columns": ("conv2d_grad_weight", (9, 11, 43, 31), (45, 11, 1, 1), {}),
     "some columns": ("conv2d_grad_weight", (3, 14, 43, 31), (290, 14, 1, 1), {}),
@@ -231,14 +243,15 @@ def test_same_bits_however_threads_share(rng, name, dtype):
     function, x_shape, w_shape, options = SHARED[name]
     x, w = (rng.standard_normal(shape).astype(dtype) for shape in (x_shape, w_shape))
     grad_y = functional.conv2d(x, w, **options)
-    arrays = (
-        (grad_y, w, x.shape) if function.endswith("input") else (grad_y, x, w.shape)
-    )
+    # The terms of a sum: channels or filters and taps, or pixels.
+    arrays, terms = {
+        "conv2d": ((x, w), w[0].size),
+        "conv2d_grad_input": ((grad_y, w, x.shape), w[:, 0].size),
+        "conv2d_grad_weight": ((grad_y, x, w.shape), grad_y[:, 0].size),
+    }[function]
     run, judge = getattr(functional, function), getattr(reference, function)
     expected = run(*arrays, **options, num_threads=1)
-    exact = judge(*(np.asarray(a, float) for a in arrays[:2]), arrays[2], **options)
-    # Filters and taps, or pixels, of one sum.
-    terms = (w if function.endswith("input") else grad_y)[:, 0].size
+    exact = judge(*(np.asarray(a, float) for a in arrays[:2]), *arrays[2:], **options)
     bound = tolerance(dtype, terms, np.max(np.abs(exact)))
     assert np.max(np.abs(expected - exact)) < bound
     for num_threads in 2, 3, 5:
