@@ -187,9 +187,11 @@ cdef void choose_blocks(Gather *g, Py_ssize_t most) noexcept nogil:
         if score >= best:
             best, g.rows = score, rows
     g.n_row_blocks = (n_rows + g.rows - 1) // g.rows
-    # As many blocks of equal rows, for threads, if they fill vectors as well.
+    # As many blocks of equal rows, for threads, if they fill vectors as well; of turned
+    # slabs vectors hold channels.
     rows = (n_rows + g.n_row_blocks - 1) // g.n_row_blocks
-    if all_vectors(g, n_rows, rows) <= EVEN * all_vectors(g, n_rows, g.rows):
+    vectors = all_vectors(g, n_rows, g.rows)
+    if g.turned or all_vectors(g, n_rows, rows) <= EVEN * vectors:
         g.rows = rows
 
 

@@ -39,7 +39,9 @@ cdef Filters packed_filters(const Winograd *p, Py_ssize_t group) noexcept nogil:
 
 
 cdef int transform_weights(Winograd *p, int num_threads) except -1:
-    cdef double work = 10.0 * packed_bytes(p) / p.kernels.itemsize
+    # Ten operations each, if that were all: but of what one core has written alone the
+    # other waits for every line.
+    cdef double work = 40.0 * packed_bytes(p) / p.kernels.itemsize
     if p.few:
         turn_weights(p)
     else:
