@@ -80,6 +80,10 @@ convnext.down          96   56x56 ->  192   2x2 s2
 efficientnet.112.1x1   16 112x112 ->   96   1x1
 efficientnet.28.1x1    40   28x28 ->  240   1x1
 efficientnet.7.1x1    192     7x7 -> 1152   1x1
+mnv2.56.1x1            96   56x56 ->   24   1x1
+resnet18.56.3x3s2      64   56x56 ->  128   3x3 s2 p1
+dcgan.32.4x4s2         64   32x32 ->  128   4x4 s2 p1
+yolo8.160.3x3s2        16 160x160 ->   32   3x3 s2 p1
 yolo.76.3x3           128   76x76 ->  256   3x3 p1
 yolo.19.3x3           512   19x19 -> 1024   3x3 p1
 yolo.19.1x1          1024   19x19 ->  255   1x1
