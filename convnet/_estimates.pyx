@@ -44,8 +44,9 @@ cdef double CROWDING = 0.02, STRIDED = 0.3, STRIDED_CROWDING = 0.06, SHORT = 1.3
 # slab. Where taps are joined, to turn a pixel.
 cdef double WEIGHT_MULTIPLYING = 0.6, WEIGHT_PACKING = 4.2, ONE_VECTOR = 1.75
 cdef double FILLING = 16, TURNING = 11
-# Of a product of planes: vectors in whose time lanes are added up.
-cdef Py_ssize_t JOINING = 3
+# Of a product of planes: vectors in whose time lanes are added up, and lanes of short
+# ones.
+cdef Py_ssize_t JOINING = 3, SHORT_VECTOR = 4
 
 
 cpdef bint fits(Py_ssize_t C, Py_ssize_t W, Steps steps) noexcept:
@@ -212,13 +213,14 @@ cdef double packed_weight_cycles(
 cdef bint suits_dots(Py_ssize_t few, Py_ssize_t size, Py_ssize_t lanes) noexcept:
     """Whether planes of `size` pixels, few of the one side, are better not turned.
 
-    The columns of a product are whole vectors, of which two full ones are better.
+    The columns of a product are whole vectors, of which two full ones are better, but
+    where they are short its tiles are small.
     """
-    cdef Py_ssize_t vectors = (size + lanes - 1) // lanes
+    cdef Py_ssize_t vectors = (size + lanes - 1) // lanes, most = max(2 * lanes, 16)
     cdef double columns = (few + lanes - 1) // lanes * lanes
-    if columns == lanes:
+    if columns == lanes or lanes <= SHORT_VECTOR:
         columns *= ONE_VECTOR
-    return 0 < few < 2 * lanes and few * (vectors + JOINING) * lanes < columns * size
+    return 0 < few < most and few * (vectors + JOINING) * lanes < columns * size
 
 
 cdef inline double full_vectors(Py_ssize_t W, Py_ssize_t lanes) noexcept nogil:
