@@ -7,7 +7,8 @@
 Pixels are the reduction here. Where there are channels enough, a block's slab of x is
 turned, channels last, so that a tap's columns of the product lie in it side by side;
 with few channels, columns of all taps are gathered from a planar slab. A 1x1 kernel
-sees x and grad_y alike: the one of fewer channels is turned.
+sees x and grad_y alike: the one of fewer channels is turned, or with very few neither
+(``_weight_dots.pyx``).
 
 Tasks own tiles of grad_w (rows by chunks of channels and taps) and walk over all pixels
 in order; where that gives too few tasks, the pixels are split into parts whose number

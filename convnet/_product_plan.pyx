@@ -45,9 +45,8 @@ cdef void plan_pixels(Product *p, Py_ssize_t num_threads) noexcept:
     )
     if p.streamed:
         share_columns(g, num_threads)
-    elif g.taps.n > 1 and not (
-        p.R >= SHARED_PANELS * g.kernels.mr
-        and are_few_blocks(p.G * g.n_row_blocks * g.n_col_blocks, num_threads)
+    elif g.taps.n > 1 and not shares_filters(
+        count_blocks(p), (p.R + g.kernels.mr - 1) // g.kernels.mr, num_threads
     ):
         share_rows(g, (num_threads + p.G - 1) // p.G)
 
@@ -84,18 +83,23 @@ cdef inline void share_rows(Gather *g, Py_ssize_t num_threads) noexcept nogil:
 
     Chunks stay as they are, and so do all sums; bands of a slab are as high as a block.
     """
-    cdef Py_ssize_t n_rows = g.y.N * g.y.H, n = g.n_row_blocks * g.n_col_blocks, rows
+    cdef Py_ssize_t n_rows = g.y.N * g.y.H, n_blocks = g.n_row_blocks * g.n_col_blocks
+    cdef Py_ssize_t rows
     cdef double uneven, waste
-    if num_threads == 1 or not 0 < n < ENOUGH * num_threads or g.banded:
+    if num_threads == 1 or n_blocks >= ENOUGH * num_threads or g.banded:
         return
-    n = (n + num_threads - 1) // num_threads * num_threads
-    uneven = <double> n * g.rows / (n_rows * g.n_col_blocks)
-    n = (g.n_row_blocks + num_threads - 1) // num_threads * num_threads
-    rows = (n_rows + n - 1) // n
+    uneven = <double> evenly(n_blocks, num_threads) * g.rows / (n_rows * g.n_col_blocks)
+    n_blocks = evenly(g.n_row_blocks, num_threads)
+    rows = (n_rows + n_blocks - 1) // n_blocks
     waste = all_vectors(g, n_rows, rows) / all_vectors(g, n_rows, g.rows)
     if waste <= min(WASTE, uneven):
         g.rows = rows
         g.n_row_blocks = (n_rows + rows - 1) // rows
+
+
+cdef inline Py_ssize_t evenly(Py_ssize_t n, Py_ssize_t num_threads) noexcept nogil:
+    """At least n, as many for each thread."""
+    return (n + num_threads - 1) // num_threads * num_threads
 
 
 cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
@@ -106,13 +110,14 @@ cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
     are left over. Phases are shared where panels are fewer than threads. Each result is
     one task's in any case: the same bits.
     """
-    cdef Py_ssize_t n_blocks = p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
-    cdef bint few = are_few_blocks(n_blocks, num_threads)
+    cdef Py_ssize_t n_blocks = count_blocks(p)
     p.n_whole, p.n_parts = n_blocks, min(num_threads, p.n_panels)
-    p.shares_phases = few and p.n_panels < min(num_threads, n_phase_rows(p))
+    p.shares_phases = are_few_blocks(n_blocks, num_threads) and (
+        p.n_panels < min(num_threads, n_phase_rows(p))
+    )
     if p.streamed:
         pass                        # a part of the columns for each thread
-    elif num_threads > 1 and few and p.n_panels >= SHARED_PANELS:
+    elif shares_filters(n_blocks, p.n_panels, num_threads):
         p.n_whole = 0
         p.n_parts = parts_of_blocks(n_blocks, p.n_panels // 8, num_threads)
     elif p.shares_phases:
@@ -120,6 +125,21 @@ cdef void plan_tasks(Product *p, Py_ssize_t num_threads) noexcept nogil:
     elif n_blocks < ENOUGH * num_threads:
         p.n_whole -= n_blocks % num_threads
     p.n_tasks = p.n_whole + (n_blocks - p.n_whole) * p.n_parts
+
+
+cdef inline Py_ssize_t count_blocks(const Product *p) noexcept nogil:
+    return p.G * p.pixels.n_row_blocks * p.pixels.n_col_blocks
+
+
+cdef inline bint shares_filters(
+    Py_ssize_t n_blocks, Py_ssize_t n_panels, Py_ssize_t num_threads
+) noexcept nogil:
+    """Whether threads share few blocks filter by filter, and each packs the pixels."""
+    return (
+        num_threads > 1
+        and n_panels >= SHARED_PANELS
+        and are_few_blocks(n_blocks, num_threads)
+    )
 
 
 cdef inline bint are_few_blocks(

@@ -29,6 +29,14 @@ def test_explain_of_both_layouts_counts_the_same():
     assert planar.flops == last.flops
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize(("channels", "in_place"), [(3, True), (13, True), (64, False)])
+def test_few_channels_of_1x1_weights_go_plane_by_plane(channels, in_place):
+    x, w = (2, channels, 37, 41), (70, channels, 1, 1)
+    plan = explain(x, w, kind="grad_weight")
+    assert plan.candidates[0].reason.endswith("read in place") == in_place
+
+
 def test_explain_does_not_take_the_memory_that_it_talks_about():
     plan = explain((1 << 20, 64, 512, 512), (64, 64, 3, 3), padding=1)
     assert plan.scratch_bytes < 1 << 26

@@ -2,6 +2,7 @@
 """The thread pool, and how many threads a call may use."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -148,6 +149,18 @@ def test_threads_that_share_columns_compute_the_same_bits(rng, IC, dtype, layout
         expected = result if expected is None else expected
         assert_array_equal(result, expected)
     assert_allclose(expected, wanted, rtol=0, atol=tolerance(dtype, 521, 23))
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_blocks_are_of_equal_rows_and_as_many_for_each_thread(num_threads):
+    convnet.set_num_threads(num_threads)
+    plan = convnet.explain((1, 24, 63, 48), (40, 24, 3, 3), stride=2, padding=1)
+    direct = next(c for c in plan.candidates if c.algorithm == "direct")
+    sizes = re.search(r"(\d+) blocks of (\d+) x 24", direct.reason).groups()
+    blocks, rows = map(int, sizes)
+    assert blocks % num_threads == 0
+    assert rows == -(-32 // blocks)
 
 
 # One or two blocks of pixels, whose rows threads share because filters are few; the
