@@ -7,7 +7,8 @@ the same way. The constants were fitted on a Xeon with AVX-512: to measurements 
 3x3 layers, half of them grouped, where the chosen algorithm took 0.8 % longer than the
 best on average, and of 690 others of all kernels and strides: 1 % forward and 2 %
 backward, more than a tenth in 3 and 6 of 100. Large and dilated kernels came later: 2
-to 5 % in some hundred.
+to 5 % in some hundred. Shorter vectors have constants of their own for gradients of
+weights, from 420 shapes on an EPYC with AVX2: 2 % forward and backward, 1 % for them.
 """
 
 import math
@@ -36,6 +37,8 @@ _SMALL_WORK, _THIN = 1e6, 3
 # vectors of a panel of tiles, and cycles of a tile beside its products: with few
 # channels these are most of them.
 _WINOGRAD_RATE, _TILE = {1: 0.59, 2: 0.65, 3: 0.79}, 70
+# Lanes and rows of the register tile that the constants are for.
+_LANES, _ROWS = 16, 8
 # Cycles to pack a weight, which few vectors of pixels hide less of; and what sums plane
 # by plane and products by runs of pixels take of their estimates, which know nothing of
 # blocks.
@@ -58,16 +61,33 @@ _FEW = 190, 230
 # products.
 _SPREADING, _APART, _MOST_APART = 25, 0.06, 1.35
 _PHASED = {"forward": 1.27, "grad_input": 1.2}
-# Transformed weights: bytes a cycle that are written, while a cache holds them and
-# where memory sets the pace; and read again for each run of tiles, if they leave L2.
+# Transformed weights: bytes a cycle that are written, by full vectors, while a cache
+# holds them and where memory sets the pace; and read again for each run of tiles, if
+# they leave L2.
 _CACHE_BYTES, _WRITE_RATES, _L2_BYTES, _READ_RATE = 12e6, (8.0, 3.3), 1e6, 5.0
-# Gradients of weights: the rates of tiles; cycles to store a sum, to turn a pixel for a
-# column, to pass over a Winograd sum for each block of tiles, and to transform it back;
-# for a vector of a tile's two transforms; and how many tasks have parts of the tiles.
-_GRADIENT_RATES, _STORING, _TURNING = (0.99, 0.94), 0.47, 0.29
-_BLOCK_SUM, _BACK = 0.13, 0.45
+# How many tasks of gradients of weights have parts of the tiles.
 _ENOUGH_TASKS = 8
-_GRADIENT_TRANSFORMS = {(4, 3): 125, (6, 3): 400, (6, 4): 400, (6, 5): 350}
+
+
+class _Gradients(NamedTuple):
+    """Gradients of weights: what a part of them takes, in cycles."""
+
+    rates: tuple[float, float]  # of tiles: share of the FMA rate
+    storing: float  # a sum
+    turning: float  # a pixel, for a column
+    block_sum: float  # passing over a Winograd sum, for each block of tiles
+    back: float  # transforming it back
+    transforms: dict[tuple[int, int], float]  # a vector of a tile, by points and taps
+
+
+_LONG_VECTORS = _Gradients(
+    (0.99, 0.94), 0.47, 0.29, 0.13, 0.45,
+    {(4, 3): 125, (6, 3): 400, (6, 4): 400, (6, 5): 350},
+)  # fmt: skip
+_SHORT_VECTORS = _Gradients(
+    (0.99, 0.86), 0.1, 1.08, 0.5, 1.55,
+    {(4, 3): 31, (6, 3): 100, (6, 4): 100, (6, 5): 88},
+)  # fmt: skip
 
 
 class Product(NamedTuple):
@@ -240,13 +260,18 @@ def _winograd_cycles(product: Product, tiling: Tiling, prepared: bool) -> float:
     runs = -(-vectors // run)
     reread = runs * size / _READ_RATE if size > _L2_BYTES else 0.0
     # Filters are transformed by whole vectors.
-    filters = -(-R // lanes) * lanes / mr * C
-    before = filters * weights + size / _WRITE_RATES[G * size >= _CACHE_BYTES]
+    filters = -(-R // lanes) * lanes / _ROWS * C
+    before = filters * weights + size / _write_rate(G * size)
     if prepared:
         before = 0.0
     elif runs == 1:
         before, reread = filters * kept_weights, 0.0
     return G * (max(multiply, reread) + transform + before)
+
+
+def _write_rate(size: float) -> float:
+    lanes = _kernels.tile_shape(4)[2]
+    return _WRITE_RATES[size >= _CACHE_BYTES] * lanes / _LANES
 
 
 def _are_few(product: Product, tiling: Tiling, window: Window) -> bool:
@@ -278,10 +303,11 @@ def _direct_gradient_cycles(product: Product, window: Window) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
     steps, taps = Steps(*window[:4]), math.prod(window.kernel)
+    costs = _LONG_VECTORS if lanes >= _LANES else _SHORT_VECTORS
     columns = -(-C * taps // lanes) * lanes
     rows, pixels = -(-R // mr) * mr, N * H * W
-    sums = pixels / 2 / lanes / _GRADIENT_RATES[0] + _STORING
-    cycles = columns * (rows * sums + pixels * _TURNING)
+    sums = pixels / 2 / lanes / costs.rates[0] + costs.storing
+    cycles = columns * (rows * sums + pixels * costs.turning)
     cycles *= _estimates.tap_by_tap_share(R, C, N, H, W, steps, False)
     joined = _estimates.joined_weight_cycles(R, C, steps, lanes, mr)
     cycles = min(cycles, pixels / lanes * joined)
@@ -296,11 +322,12 @@ def _winograd_gradient_cycles(
 ) -> float:
     G, R, C, N, H, W = product
     _, _, lanes = _kernels.tile_shape(4)
+    costs = _LONG_VECTORS if lanes >= _LANES else _SHORT_VECTORS
     points, m, pieces = tiling.points**2, tiling.size, math.prod(tiling.pieces)
     tiles = N * -(-H // m) * -(-W // m)
     # The pieces of a kernel are stored one after another, into the same lines.
     size = R * C * math.prod(window.kernel) * 4
-    storing = size / _WRITE_RATES[G * size >= _CACHE_BYTES] if pieces > 1 else 0.0
+    storing = size / _write_rate(G * size) if pieces > 1 else 0.0
     # Channels fill whole vectors, and the rows' transforms as well.
     C, R_vectors = -(-C // lanes) * lanes, -(-R // lanes) * lanes
     sums = points * R * C
@@ -308,10 +335,10 @@ def _winograd_gradient_cycles(
     blocks = -(-tiles // 64)
     tasks = G * -(-C // 128) * R_vectors // lanes
     parts = min(blocks, -(-_ENOUGH_TASKS // tasks))
-    multiply = sums * (tiles / 2 / lanes / _GRADIENT_RATES[1])
-    passes = sums * (blocks * _BLOCK_SUM + parts * _BACK)
+    multiply = sums * (tiles / 2 / lanes / costs.rates[1])
+    passes = sums * (blocks * costs.block_sum + parts * costs.back)
     # A task has 128 channels and 128 rows: others turn and transform the same tiles.
     vectors = (C * -(-R // 128) + R_vectors * -(-C // 128)) / lanes
-    transforms = vectors * tiles * _GRADIENT_TRANSFORMS[tiling[:2]]
-    turning = vectors * N * H * W * lanes * _TURNING
+    transforms = vectors * tiles * costs.transforms[tiling[:2]]
+    turning = vectors * N * H * W * lanes * costs.turning
     return G * pieces * (multiply + passes + transforms + turning + storing)
