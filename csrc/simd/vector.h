@@ -324,6 +324,8 @@ CN_INLINE cn_vec cn_load_some(const CN_T *src, cn_some some) {
     return (cn_vec)_mm256_maskload_pd(src, (__m256i)some.lanes);
 #else
     CN_T lanes[CN_LANES] = {0};
+    if (some.hi - some.lo == CN_LANES)
+        return cn_loadu(src);
     for (ptrdiff_t l = some.lo; l < some.hi; l++)
         lanes[l] = src[l];
     return cn_loadu(lanes);
