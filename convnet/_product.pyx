@@ -39,7 +39,8 @@ cdef int run_product(
     if work < SERIAL_WORK:
         num_threads = 1             # run_tasks would not share it: cut nothing up
     plan_pixels(p, num_threads)
-    name = "unpacked" if p.unpacked else "direct"
+    # Tap by tap, rows lie chunk after chunk, and larger images have smaller chunks.
+    name = f"unpacked{g.chunk_channels}" if p.unpacked else "direct"
     kept = find_packing(packings, name, g.kernels.itemsize)
     require_slab(g)
     p.first_panel, p.n_panels = 0, panels

