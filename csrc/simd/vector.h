@@ -5,9 +5,10 @@
  * CN_VECTOR_BYTES and CN_MR before it includes this file.  Plain C operators (+ - * on
  * cn_vec, also with a scalar) are verbs too: `acc + a * b` becomes one fused
  * multiply-add where the ISA has it
- * (-ffp-contract=fast), so one text serves every ISA.  Five verbs are intrinsics where
- * GCC 12 has no other name for one instruction: maxima, masked loads and stores,
- * additions where two vectors are equal, and whether any lane is set. */
+ * (-ffp-contract=fast), so one text serves every ISA.  Six verbs are intrinsics where
+ * GCC 12 has no other name for what few instructions do: maxima, masked loads and
+ * stores, additions where two vectors are equal, whether any lane is set, and every
+ * other lane. */
 
 #ifdef __x86_64__
 #include <immintrin.h>
