@@ -94,8 +94,7 @@ cdef extern from "convnet.h" nogil:
         const cn_strip_t *strip
         Py_ssize_t n_strips, n_tiles
         int n, m, step, ways, n_copies, pieces_w
-        Py_ssize_t n_channels, channel_stride
-        cn_row_t row
+        Py_ssize_t n_channels, channel_stride, IW
 
     ctypedef struct cn_points_t:
         Py_ssize_t channel, row, col

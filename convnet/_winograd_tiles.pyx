@@ -124,7 +124,7 @@ cdef void cut_strips(
     tiles.n, tiles.m, tiles.step, tiles.ways = p.n, p.m, p.step, p.ways
     tiles.n_copies, tiles.pieces_w = n_copies(p), p.filters.pieces_w
     tiles.n_channels, tiles.channel_stride = p.x.C, p.x.sc
-    tiles.row = p.x_row
+    tiles.IW = p.x.W
     while first < end:
         # Images that share rows come row by row.
         b, j = first // p.TW % cols, first % p.TW
@@ -162,10 +162,8 @@ cdef const char *copy_rows(
         )
         s += at_once
     tiles.channel_stride = plane_stride(p)
-    tiles.row.col_stride, tiles.row.begin = 1, planes
-    tiles.row.end = memory + planes_bytes(p)
     if p.DW > 1:
-        tiles.row.IW = strip_cols(p, min(p.width, p.TW))
+        tiles.IW = strip_cols(p, min(p.width, p.TW))
     return planes
 
 

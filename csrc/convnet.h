@@ -167,7 +167,7 @@ typedef struct {
     int n_copies; /* channels of the product for each of the images: pieces, phases */
     int pieces_w; /* of a filter, in a row */
     ptrdiff_t n_channels, channel_stride;
-    cn_row_t row;
+    ptrdiff_t IW; /* pixels of a row, neighbours in memory */
 } cn_tiles_t;
 
 /* Where a channel's transformed tiles go: how far apart channels are, and points that
