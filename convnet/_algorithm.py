@@ -303,7 +303,7 @@ def _direct_gradient_cycles(product: Product, window: Window) -> float:
     G, R, C, N, H, W = product
     mr, _, lanes = _kernels.tile_shape(4)
     steps, taps = Steps(*window[:4]), math.prod(window.kernel)
-    costs = _LONG_VECTORS if lanes >= _LANES else _SHORT_VECTORS
+    costs = _gradient_costs(lanes)
     columns = -(-C * taps // lanes) * lanes
     rows, pixels = -(-R // mr) * mr, N * H * W
     sums = pixels / 2 / lanes / costs.rates[0] + costs.storing
@@ -317,12 +317,16 @@ def _direct_gradient_cycles(product: Product, window: Window) -> float:
     return G * cycles
 
 
+def _gradient_costs(lanes: int) -> _Gradients:
+    return _LONG_VECTORS if lanes >= _LANES else _SHORT_VECTORS
+
+
 def _winograd_gradient_cycles(
     product: Product, tiling: Tiling, window: Window
 ) -> float:
     G, R, C, N, H, W = product
     _, _, lanes = _kernels.tile_shape(4)
-    costs = _LONG_VECTORS if lanes >= _LANES else _SHORT_VECTORS
+    costs = _gradient_costs(lanes)
     points, m, pieces = tiling.points**2, tiling.size, math.prod(tiling.pieces)
     tiles = N * -(-H // m) * -(-W // m)
     # The pieces of a kernel are stored one after another, into the same lines.
