@@ -217,7 +217,7 @@ cdef const char *multiply_point(
     product: its vectors are full, and a broadcast a tile costs little.
     """
     cdef Py_ssize_t itemsize = p.kernels.itemsize, MR = p.kernels.mr
-    cdef Py_ssize_t n_tiles = run.tiles[tile_panel].n_tiles, i = 0, at_once = MR
+    cdef Py_ssize_t n_tiles = run.tiles[tile_panel].n_tiles, i = 0
     cdef Py_ssize_t width = padded(p.kernels, n_tiles), pitch = p.fold * MR
     cdef Py_ssize_t n_rows = min(pitch, (p.n_panels - fold * p.fold) * MR)
     cdef char *sums = run.sums + tile_panel * sums_bytes(p) + itemsize * (
@@ -249,14 +249,9 @@ cdef const char *multiply_point(
     columns.len = panel.n_pixels = width if n_tiles > FEW_TILES else n_tiles
     product.row_stride = product.b_stride = width
     product.a_stride, product.a_panel_stride = pitch, MR
-    if width == p.kernels.lanes:
-        at_once = 3 * MR
-    while i < n_rows:
-        product.y = sums + i * width * itemsize
-        product.a, product.b = filters + i * itemsize, input
-        product.n_rows = min(at_once, n_rows - i)
-        add_channels(p, run, &product)
-        i += at_once
+    product.y, product.n_rows = sums, n_rows
+    product.a, product.b = filters, input
+    add_channels(p, run, &product)
     return <const char *> product.next
 
 
@@ -281,8 +276,8 @@ cdef inline void add_channels(
 ) noexcept nogil:
     """Multiply those channels whose filters are there, in sums of bounded length."""
     cdef Py_ssize_t itemsize = p.kernels.itemsize, left = run.filters.n_channels
-    # A tile of several panels needs, and fetches, more lines.
-    cdef Py_ssize_t lines = 128 if product.n_rows > p.kernels.mr else 32
+    # Each panel of rows fetches a line in two steps.
+    cdef Py_ssize_t lines = (product.n_rows + p.kernels.mr - 1) // p.kernels.mr * 32
     cdef cn_segment_t steps
     steps.in_, product.steps, product.n_steps = 0, &steps, 1
     product.accumulate = run.filters.first_channel > 0

@@ -32,6 +32,16 @@ typedef CN_T cn_vec_unaligned
 CN_INLINE cn_vec cn_loadu(const CN_T *p) { return *(const cn_vec_unaligned *)p; }
 CN_INLINE void cn_storeu(CN_T *p, cn_vec v) { *(cn_vec_unaligned *)p = v; }
 
+/* Loaded once, used by many: where registers are scarce, GCC 12 would read memory again
+ * in each multiply-add. */
+CN_INLINE cn_vec cn_loadu_once(const CN_T *p) {
+    cn_vec v = cn_loadu(p);
+#if defined(__x86_64__)
+    __asm__("" : "+v"(v));
+#endif
+    return v;
+}
+
 /* One value for each of the MR rows of a register tile: one vector instruction or two.
  */
 typedef CN_T cn_rows __attribute__((vector_size(CN_MR * sizeof(CN_T)),
