@@ -69,9 +69,11 @@ cdef double all_vectors(
 ) noexcept nogil
 
 cdef enum:
-    # Panels of pixels in a block: those that are usual, and those of short reductions.
+    # Panels of pixels in a block: those that are usual, and those of short reductions,
+    # whose results are written in runs of up to so many pixels.
     BLOCK_PANELS = 12
-    MAX_PANELS = 24
+    MAX_PANELS = 48
+    MAX_PIXELS = 1152
     # Bytes of a slab: half an L2 of 1 MB, with its panel.
     SLAB_BYTES = 384 * 1024
     # Length of the reduction that most packed panels hold at most. KC * NR floats are

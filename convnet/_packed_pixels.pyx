@@ -3,7 +3,7 @@
 
 from convnet._ahead cimport look_at, look_at_runs, look_nowhere
 from convnet._blocks cimport (
-    BLOCK_PANELS, KC, MAX_PANELS, Block, Chunk, Gather, cut_panel, padded,
+    BLOCK_PANELS, KC, MAX_PANELS, MAX_PIXELS, Block, Chunk, Gather, cut_panel, padded,
 )
 from convnet._kernels cimport CN_NO_ROW, cn_depth_t, cn_panel_t, cn_segment_t
 from convnet._product cimport Operands, Product, is_one_panel
@@ -27,7 +27,8 @@ cdef Py_ssize_t pixels_bytes(const Gather *g) noexcept nogil:
 cdef Py_ssize_t block_panels(const Gather *g) noexcept nogil:
     """Panels of pixels in a block: more where the reduction, and so each, is short."""
     cdef Py_ssize_t n_bytes = pixel_panel_bytes(g, min(g.x.C * g.taps.n, KC))
-    return min(max(PIXEL_BYTES // max(n_bytes, 1), BLOCK_PANELS), MAX_PANELS)
+    cdef Py_ssize_t most = min(MAX_PANELS, MAX_PIXELS // g.kernels.nr)
+    return min(max(PIXEL_BYTES // max(n_bytes, 1), BLOCK_PANELS), most)
 
 
 cdef Py_ssize_t pack_panels(

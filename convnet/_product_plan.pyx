@@ -2,7 +2,7 @@
 """Plans of blocked products: see ``_product_plan.pxd``."""
 
 from convnet._blocks cimport (
-    KC, MAX_PANELS, SLAB_BYTES, Gather, all_vectors, block_bytes, index_bytes, padded,
+    KC, MAX_PIXELS, SLAB_BYTES, Gather, all_vectors, block_bytes, index_bytes, padded,
     plan_gather,
 )
 from convnet._estimates cimport packed_cycles, run_cycles, unpacked_cycles
@@ -71,8 +71,7 @@ cdef inline void share_columns(Gather *g, Py_ssize_t num_threads) noexcept nogil
 
     No sum depends on the columns beside it, so threads may decide.
     """
-    cdef Py_ssize_t most = MAX_PANELS * g.kernels.nr, n
-    n = (g.y.W + most - 1) // most
+    cdef Py_ssize_t n = (g.y.W + MAX_PIXELS - 1) // MAX_PIXELS
     n = (n + num_threads - 1) // num_threads * num_threads
     g.cols = padded(g.kernels, (g.y.W + n - 1) // n)
     g.n_col_blocks = (g.y.W + g.cols - 1) // g.cols
