@@ -24,6 +24,7 @@ from convnet._winograd_tiles cimport (
 
 cdef enum:
     FEW_TILES = 4                   # whose products are not worth a vector
+    CACHED_FILTERS = 256 * 1024     # bytes of a group's that stay in L2
 
 
 # A run in work: its tiles, and its thread's memory, panel by panel; and the filters.
@@ -197,7 +198,7 @@ cdef inline const char *next_filters(
     Py_ssize_t fold, Py_ssize_t point,
 ) noexcept nogil:
     """Whose turn it is after a fold's at a point; NULL if they are in the cache."""
-    if p.slice_channels > 0:
+    if p.slice_channels > 0 or filter_bytes(p, p.n_folds, p.C) <= CACHED_FILTERS:
         return NULL
     fold += 1
     if fold == end:
