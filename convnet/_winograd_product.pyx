@@ -24,7 +24,8 @@ from convnet._winograd_tiles cimport (
 
 cdef enum:
     FEW_TILES = 4                   # whose products are not worth a vector
-    CACHED_FILTERS = 256 * 1024     # bytes of a group's that stay in L2
+    # Bytes of a group's that stay in L2, or which hardware fetches in time.
+    CACHED_FILTERS = 1024 * 1024
 
 
 # A run in work: its tiles, and its thread's memory, panel by panel; and the filters.
