@@ -80,10 +80,11 @@ typedef struct {
     const void *bias;  /* (n_rows,) or NULL */
     void *copy;        /* where b is copied to as it is read, a row after another, and
                           its next columns are fetched; or NULL */
-    const void *next;  /* what will be read soon, or NULL: every other step fetches a
-                          line, two neighbours of each place, and places are
-                          next_stride apart; or of rows in place
-                          what the next MR of them read at this one's steps */
+    const void *next;  /* what will be read soon, or NULL: four steps fetch two
+                          neighbouring lines of a place, and places are next_stride
+                          apart; or of rows in place what the next MR of them read at
+                          this one's steps.  A hint, which floats by AVX2 and AVX-512
+                          take */
     void *y;           /* row r, segment s, pixel j at
                           r * row_stride + out_s + j * col_stride */
     ptrdiff_t n_rows, a_stride, a_row_stride, a_panel_stride, b_stride;
@@ -91,7 +92,7 @@ typedef struct {
     ptrdiff_t next_stride;
     const cn_panel_t *panel; /* where the columns go: `out`, `len` and `joined` */
     int accumulate, clip;
-    int far; /* y has left the core's own cache, and is fetched meanwhile */
+    int far; /* y has left the core's own cache: AVX-512 fetches it meanwhile */
     ptrdiff_t addend;
     double low, high;
 } cn_tile_t;
