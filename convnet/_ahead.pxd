@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: MIT
 #
 # Pixels that are read soon, and which tiles fetch while they multiply, until all are on
-# their way: where a tile's steps are channels, two lines of every fourth of them; else
-# a run of one channel in each tile.
+# their way. Where a tile's steps are channels, every fourth of them is fetched by the
+# way, in four turns, two lines for each panel of columns; else a run of one channel.
 
 from convnet._blocks cimport Gather
 from convnet._kernels cimport cn_tile_t
 
+cdef enum:
+    TURNS = 4
+    TWO_LINES = 128
+
 cdef struct Ahead:
-    const char *line                # of the first channel; its run ends at `end`
+    const char *line                # what the next panel fetches, up to `end`
     const char *end
-    Py_ssize_t channel_stride, itemsize
-    int turn                        # of every four channels, the one that is next
-    Py_ssize_t n_run                # elements of a channel that one tile fetches; or 0
+    Py_ssize_t n_bytes              # of a channel
+    Py_ssize_t itemsize, channel_stride
+    int turns                       # that are left; 0: channel by channel
 
 # Nothing.
 cdef inline void look_nowhere(Ahead *a) noexcept nogil:
@@ -22,32 +26,39 @@ cdef inline void look_nowhere(Ahead *a) noexcept nogil:
 cdef inline void look_at(
     const Gather *g, const char *source, Py_ssize_t place, Py_ssize_t n, Ahead *a
 ) noexcept nogil:
-    a.itemsize = g.kernels.itemsize
+    a.itemsize, a.channel_stride = g.kernels.itemsize, g.channel_stride
     a.line = source + (place + g.taps.place[0]) * a.itemsize
-    a.end = a.line + n * a.itemsize + 64
-    a.channel_stride, a.turn, a.n_run = g.channel_stride, 0, 0
+    a.n_bytes, a.turns = n * a.itemsize, TURNS
+    a.end = a.line + a.n_bytes
 
 # Or n elements of each of some channels.
 cdef inline void look_at_runs(
     const Gather *g, const char *source, Py_ssize_t place, Py_ssize_t n,
     Py_ssize_t n_channels, Ahead *a,
 ) noexcept nogil:
-    a.itemsize, a.channel_stride, a.n_run = g.kernels.itemsize, g.x.sc, n
+    a.itemsize, a.channel_stride = g.kernels.itemsize, g.x.sc
     a.line = source + place * a.itemsize
+    a.n_bytes, a.turns = n * a.itemsize, 0
     a.end = a.line + n_channels * a.channel_stride * a.itemsize
 
-# Let a tile, whose steps are listed, fetch some of the lines that are left.
-cdef inline void take_lines(Ahead *a, cn_tile_t *tile) noexcept nogil:
+# Let a tile, whose steps are listed, fetch some of what is left beside at most n panels
+# of columns; returns to how many it should keep.
+cdef inline Py_ssize_t take_lines(
+    Ahead *a, cn_tile_t *tile, Py_ssize_t n
+) noexcept nogil:
+    cdef Py_ssize_t stride = TWO_LINES
     tile.next = NULL
     if a.line >= a.end:
-        return
-    if a.n_run > 0:
-        tile.next = a.line
-        tile.next_stride = a.n_run * 4 // tile.steps.len + 1
-        a.line += a.channel_stride * a.itemsize
-        return
-    tile.next = a.line + a.turn * a.channel_stride * a.itemsize
-    tile.next_stride = 4 * a.channel_stride
-    a.turn += 1
-    if a.turn == 4:
-        a.line, a.turn = a.line + 128, 0
+        return n
+    tile.next, tile.next_stride = a.line, TURNS * a.channel_stride
+    if a.turns == 0:
+        stride = a.channel_stride * a.itemsize
+        tile.next_stride = a.n_bytes * 4 // (tile.steps.len * a.itemsize) + 1
+    n = min(n, (a.end - a.line + stride - 1) // stride)
+    tile.next_panel_stride = stride // a.itemsize
+    a.line += n * stride
+    if a.line >= a.end and a.turns > 1:
+        a.turns -= 1
+        a.end += a.channel_stride * a.itemsize
+        a.line = a.end - a.n_bytes
+    return n

@@ -54,8 +54,9 @@ cdef extern from "convnet.h" nogil:
         void *y
         Py_ssize_t n_rows, a_stride, a_row_stride, a_panel_stride, b_stride
         Py_ssize_t row_stride, col_stride
-        Py_ssize_t next_stride
+        Py_ssize_t next_stride, next_panel_stride
         const cn_panel_t *panel
+        Py_ssize_t n_panels, b_panel_stride
         int accumulate, clip, far
         Py_ssize_t addend
         double low, high
@@ -305,6 +306,7 @@ cdef const cn_kernels_t *active_kernels(int itemsize) noexcept nogil
 cdef inline cn_tile_t plain_tile() noexcept nogil:
     cdef cn_tile_t tile
     memset(&tile, 0, sizeof(tile))
+    tile.n_panels = 1
     return tile
 
 # Operations below which waking a worker costs more than it brings: 30 microseconds at

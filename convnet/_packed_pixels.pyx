@@ -14,6 +14,8 @@ cdef Py_ssize_t PIXEL_BYTES = 192 * 1024
 cdef Py_ssize_t HALF_L1 = 24 * 1024
 # An image that L2 does not hold, and elements that a tile may fetch of it.
 cdef Py_ssize_t LARGE_IMAGE = 1024 * 1024, LONG_RUN = 4096
+# A panel's pixels of several taps are fetched so early, out of L2.
+cdef Py_ssize_t CHANNELS_AHEAD = 4
 
 
 cdef Py_ssize_t pixel_panel_bytes(const Gather *g, Py_ssize_t depth) noexcept nogil:
@@ -188,7 +190,11 @@ cdef inline void pack_pixels(
     cdef cn_depth_t depth
     depth.n_channels, depth.channel_stride = some.chunk.n_channels, g.channel_stride
     depth.n_taps, depth.tap = some.chunk.n_taps, g.taps.place + some.chunk.t
-    depth.ahead = g.kernels.nr if g.direct and g.pixel_stride == 1 else 0
+    depth.ahead = 0
+    if g.taps.n > 1:
+        depth.ahead = CHANNELS_AHEAD * g.channel_stride
+    elif g.direct and g.pixel_stride == 1:
+        depth.ahead = g.kernels.nr
     if g.direct:
         some.columns[some.n].readable = is_readable(g, panel, some.chunk, source)
     if p.phases == NULL:

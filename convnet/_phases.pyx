@@ -118,7 +118,7 @@ cdef inline void multiply_phase(
             run.len, run.in_ = n, at
         after = at + n * tile.b_stride
     tile.n_steps = run + 1 - some.steps
-    take_lines(&some.ahead, tile)
+    take_lines(&some.ahead, tile, 1)
     tile.a = rows + first * n * kernels.mr * kernels.itemsize
     kernels.gemm_tile(tile)
 

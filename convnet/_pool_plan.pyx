@@ -19,6 +19,7 @@ cdef enum:
     PLANES_TOGETHER = 8
     SLAB_BYTES = 128 * 1024         # of turned planes; at most, where a row needs more:
     MOST_SLAB_BYTES = 1024 * 1024
+    NARROW = 12                     # windows of a row that sees few pixels
 
 # Windows that see a pixel, of which more are better joined in turned planes.
 cdef double MANY_WINDOWS = 36, MANY_GIVERS = 9
@@ -118,8 +119,10 @@ cdef bint is_better_turned(const Pooling *p) noexcept nogil:
         return True
     if are_even(&p.x) and are_even(&p.y):
         n_planes *= p.x.image.N
-    if by_columns == 2 or n_planes < lanes or p.index.image.data != NULL:
+    if n_planes < lanes or p.index.image.data != NULL:
         return False
+    if by_columns == 2:
+        return not p.backward and w.OW <= (NARROW if w.KW > w.SW else NARROW / 2)
     if p.backward:
         return w.IW <= 2 * lanes or w.SW > 2 or windows > MANY_GIVERS
     return w.IW <= 2 * lanes or windows > MANY_WINDOWS

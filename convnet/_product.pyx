@@ -191,16 +191,18 @@ cdef void multiply_panels(const Product *p, Operands *some) noexcept nogil:
     cdef const Gather *g = &p.pixels
     cdef Py_ssize_t panel = some.first_panel, i, j, at_once, n_wide = some.n
     cdef cn_tile_t tile = describe_tile(p, some)
+    tile.b_panel_stride = some.panel_bytes // g.kernels.itemsize
     # One vector of pixels is for three panels of rows at a time.
     if some.columns[some.n - 1].n_pixels <= g.kernels.lanes:
         n_wide -= 1
     while panel < some.end_panel:
         at_once = min(3, some.end_panel - panel)
         for j in range(at_once):
-            for i in range(n_wide):
-                multiply_tile(p, some, &tile, i, panel + j, 1)
+            i = 0
+            while i < n_wide:
+                i += multiply_tile(p, some, &tile, i, n_wide - i, panel + j, 1)
         if n_wide < some.n:
-            multiply_tile(p, some, &tile, n_wide, panel, at_once)
+            multiply_tile(p, some, &tile, n_wide, 1, panel, at_once)
         panel += at_once
 
 
@@ -257,27 +259,36 @@ cdef inline void list_steps(const Product *p, Operands *some) noexcept nogil:
             some.steps[t].in_ = p.pixels.taps.place[t]
 
 
-cdef inline void multiply_tile(
-    const Product *p, Operands *some, cn_tile_t *tile, Py_ssize_t i, Py_ssize_t panel,
-    Py_ssize_t n_panels,
+cdef inline Py_ssize_t multiply_tile(
+    const Product *p, Operands *some, cn_tile_t *tile, Py_ssize_t i, Py_ssize_t n,
+    Py_ssize_t panel, Py_ssize_t n_panels,
 ) noexcept nogil:
-    """Multiply panel i of the pixels by n panels of rows."""
+    """Multiply panels of the pixels from i on, at most n, by n_panels of rows.
+
+    Returns how many of them: those that are packed alike, in one call.
+    """
     cdef const cn_kernels_t *kernels = p.pixels.kernels
     tile.panel, tile.b = &some.columns[i], some.pixels[i]
     tile.b_stride = padded(kernels, tile.panel.n_pixels)
     tile.copy = tile.next = NULL
+    if p.unpacked or panel == some.first_panel:
+        n = 1                       # some of the first panels may not be packed yet
+    elif padded(kernels, some.columns[i + n - 1].n_pixels) < tile.b_stride:
+        n -= 1
     if p.unpacked:
         tile.b_stride = p.pixels.channel_stride
     elif some.unread[i] != NULL and panel == some.first_panel:
         if is_one_panel(some):
-            take_lines(&some.ahead, tile)
+            take_lines(&some.ahead, tile, n)
         else:
             tile.copy = <char *> tile.b
         tile.b, tile.b_stride = some.unread[i], p.pixels.channel_stride
     elif n_panels == 1:
-        take_lines(&some.ahead, tile)
+        n = take_lines(&some.ahead, tile, n)
+    tile.n_panels = n
     place_rows(p, some, tile, panel, n_panels)
     kernels.gemm_tile(tile)
+    return n
 
 
 cdef inline void place_rows(

@@ -76,7 +76,8 @@ typedef struct {
                           rows, panels of MR lie a_panel_stride apart.  Or in place,
                           where a_row_stride is not zero: at step i of a run, that of
                           row r at out + i * a_stride + r * a_row_stride */
-    const void *b;     /* rows of columns b_stride apart, whole vectors each */
+    const void *b;     /* rows of columns b_stride apart, whole vectors each; those of
+                          the next panel are b_panel_stride further */
     const void *bias;  /* (n_rows,) or NULL */
     void *copy;        /* where b is copied to as it is read, a row after another, and
                           its next columns are fetched; or NULL */
@@ -89,8 +90,10 @@ typedef struct {
                           r * row_stride + out_s + j * col_stride */
     ptrdiff_t n_rows, a_stride, a_row_stride, a_panel_stride, b_stride;
     ptrdiff_t row_stride, col_stride;
-    ptrdiff_t next_stride;
-    const cn_panel_t *panel; /* where the columns go: `out`, `len` and `joined` */
+    ptrdiff_t next_stride, next_panel_stride;
+    /* Where the columns go: `out`, `len` and `joined`; panels of as many vectors. */
+    const cn_panel_t *panel;
+    ptrdiff_t n_panels, b_panel_stride;
     int accumulate, clip;
     int far; /* y has left the core's own cache: AVX-512 fetches it meanwhile */
     ptrdiff_t addend;
