@@ -267,7 +267,7 @@ cdef void prepare_rows(
     tile.row_stride, tile.col_stride = p.row_size, 1
     if p.in_place:
         tile.a = find_row(p, group, first_row)
-        tile.a_stride, tile.a_row_stride = 1, p.grad_y.sc
+        tile.a_row_stride = p.grad_y.sc
         tile.a_panel_stride = MR * p.grad_y.sc
         return
     tile.a, tile.a_stride, tile.a_panel_stride = packed, MR, MR * pixels.n_pixels

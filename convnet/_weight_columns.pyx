@@ -12,7 +12,8 @@ cdef enum:
 # Some panels of columns: where they begin, and where their sums go.
 cdef struct Columns:
     Py_ssize_t n
-    cn_segment_t panel[MAX_COLUMNS]
+    cn_segment_t run[MAX_COLUMNS]
+    cn_panel_t panel[MAX_COLUMNS]
 
 
 cdef inline Py_ssize_t panel_size(const Gather *g) noexcept nogil:
@@ -132,13 +133,15 @@ cdef inline void add_columns(
     Columns *columns, Py_ssize_t place, Py_ssize_t out, Py_ssize_t n
 ) noexcept nogil:
     """Remember a panel of n columns: where it lies, and where its sums begin."""
-    cdef cn_segment_t *panel = &columns.panel[columns.n]
-    panel.len, panel.in_, panel.out = n, place, out
+    cdef cn_segment_t *run = &columns.run[columns.n]
+    cdef cn_panel_t *panel = &columns.panel[columns.n]
+    run.len, run.in_, run.out = n, place, out
+    panel.segment, panel.n_segments, panel.n_pixels, panel.joined = run, 1, n, True
     columns.n += 1
 
 
 cdef void multiply_columns(
-    const cn_kernels_t *kernels, const cn_tile_t *rows, const Columns *columns,
+    const cn_kernels_t *kernels, const cn_tile_t *rows, Columns *columns,
     bint fetch,
 ) noexcept nogil:
     """All of a task's rows by some panels of columns.
@@ -150,40 +153,49 @@ cdef void multiply_columns(
     cdef Py_ssize_t row = 0, i, j, n, n_wide = columns.n
     fetch = fetch and rows.a_row_stride != 0
     # One vector of columns is for three panels of rows at a time, unless in place.
-    if rows.a_row_stride == 0 and n_wide > 0 and columns.panel[n_wide - 1].len <= lanes:
+    if rows.a_row_stride == 0 and n_wide > 0 and columns.run[n_wide - 1].len <= lanes:
         n_wide -= 1
     while row < rows.n_rows:
         n = min(3 * MR, rows.n_rows - row)
         for j in range((n + MR - 1) // MR):
-            for i in range(n_wide):
-                multiply_tile(
-                    kernels, rows, &columns.panel[i], row + j * MR, min(MR, n - j * MR),
-                    fetch and i == 0,
+            i = 0
+            while i < n_wide:
+                i += multiply_tile(
+                    kernels, rows, columns, i, n_wide - i, row + j * MR,
+                    min(MR, n - j * MR), fetch and i == 0,
                 )
         for i in range(n_wide, columns.n):
-            multiply_tile(kernels, rows, &columns.panel[i], row, n, False)
+            multiply_tile(kernels, rows, columns, i, 1, row, n, False)
         row += n
 
 
-cdef inline void multiply_tile(
-    const cn_kernels_t *kernels, const cn_tile_t *rows, const cn_segment_t *columns,
-    Py_ssize_t row, Py_ssize_t n_rows, bint fetch,
+cdef inline Py_ssize_t multiply_tile(
+    const cn_kernels_t *kernels, const cn_tile_t *rows, Columns *columns,
+    Py_ssize_t i, Py_ssize_t n, Py_ssize_t row, Py_ssize_t n_rows, bint fetch,
 ) noexcept nogil:
-    """Some rows by a panel of columns; meanwhile, `fetch` the next MR rows."""
+    """Some rows by panels of columns from i on, at most n: as many as are alike.
+
+    Returns how many. Beside a single one, `fetch` the next MR rows.
+    """
     cdef Py_ssize_t itemsize = kernels.itemsize
+    cdef Py_ssize_t width = padded(kernels, columns.run[i].len)
     cdef cn_tile_t tile = rows[0]
-    cdef cn_panel_t panel
-    panel.segment, panel.n_segments, panel.joined = columns, 1, True
-    panel.n_pixels = columns.len
-    tile.panel, tile.n_rows = &panel, n_rows
+    if fetch:
+        n = 1
+    while n > 1 and padded(kernels, columns.run[i + n - 1].len) != width:
+        n -= 1
+    tile.panel, tile.n_panels, tile.n_rows = &columns.panel[i], n, n_rows
+    if n > 1:
+        tile.b_panel_stride = columns.run[i + 1].in_ - columns.run[i].in_
     tile.a = <const char *> rows.a + (
         row // kernels.mr * rows.a_panel_stride * itemsize
     )
     if fetch and row + 2 * kernels.mr <= rows.n_rows:
         tile.next = <const char *> tile.a + rows.a_panel_stride * itemsize
-    tile.b = <const char *> rows.b + columns.in_ * itemsize
+    tile.b = <const char *> rows.b + columns.run[i].in_ * itemsize
     tile.y = <char *> rows.y + row * rows.row_stride * itemsize
     kernels.gemm_tile(&tile)
+    return n
 
 
 cdef void place_columns(

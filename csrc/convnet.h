@@ -75,7 +75,7 @@ typedef struct {
     const void *a;     /* element (k, r) at k * a_stride + r; with more than MR
                           rows, panels of MR lie a_panel_stride apart.  Or in place,
                           where a_row_stride is not zero: at step i of a run, that of
-                          row r at out + i * a_stride + r * a_row_stride */
+                          row r at out + i + r * a_row_stride */
     const void *b;     /* rows of columns b_stride apart, whole vectors each; those of
                           the next panel are b_panel_stride further */
     const void *bias;  /* (n_rows,) or NULL */
