@@ -37,6 +37,16 @@ cdef struct Run:
     char *input
     char *sums
 
+# The products of a panel of tiles: what they share, and where they lie.
+cdef struct Products:
+    Py_ssize_t n_tiles, width
+    bint turned
+    const char *input               # of the first point; sums likewise
+    char *sums
+    cn_segment_t columns
+    cn_panel_t panel
+    cn_tile_t tile
+
 
 cdef int run_winograd(
     Winograd *p, int num_threads, list plans, dict packings
@@ -186,12 +196,17 @@ cdef void multiply_points(
     tiles, before the next point's turn.
     """
     cdef Py_ssize_t point, fold, panel
+    cdef Products products[RUN_PANELS]
     cdef const char *next
+    for panel in range(run.n_panels):
+        describe_products(p, run, panel, &products[panel])
     for point in range(p.n_points):
         for fold in range(first, end):
             next = next_filters(p, run, first, end, fold, point)
             for panel in range(run.n_panels):
-                next = multiply_point(p, run, panel, fold, fold - first, point, next)
+                next = multiply_point(
+                    p, run, &products[panel], fold, fold - first, point, next
+                )
 
 
 cdef inline const char *next_filters(
@@ -209,52 +224,74 @@ cdef inline const char *next_filters(
     return find_filters(p, &run.filters, fold, point)
 
 
-cdef const char *multiply_point(
-    const Winograd *p, const Run *run, Py_ssize_t tile_panel, Py_ssize_t fold,
-    Py_ssize_t place, Py_ssize_t point, const char *next,
+cdef inline void describe_products(
+    const Winograd *p, const Run *run, Py_ssize_t panel, Products *products
 ) noexcept nogil:
-    """The products of one point, fold and panel of tiles, summed over channels.
+    """What all products of a panel of tiles share.
 
     Where few tiles meet filters that are in the cache, tiles are the rows of the
     product: its vectors are full, and a broadcast a tile costs little.
     """
+    cdef Py_ssize_t MR = p.kernels.mr, pitch = p.fold * MR
+    cdef Py_ssize_t n_tiles = run.tiles[panel].n_tiles
+    cdef Py_ssize_t width = padded(p.kernels, n_tiles)
+    cdef cn_tile_t *tile = &products.tile
+    products.n_tiles, products.width = n_tiles, width
+    products.turned = is_turned(p, run, panel)
+    products.input = run.input + panel * input_bytes(p) + (
+        run.filters.first_channel * width * p.kernels.itemsize
+    )
+    products.sums = run.sums + panel * sums_bytes(p)
+    products.columns.in_ = products.columns.out = 0
+    products.panel.segment, products.panel.n_segments = &products.columns, 1
+    products.panel.joined = True
+    tile[0] = plain_tile()
+    tile.panel, tile.col_stride = &products.panel, 1
+    tile.next_stride = 128 // p.kernels.itemsize
+    if products.turned:
+        tile.row_stride, tile.a_stride, tile.b_stride = pitch, width, pitch
+    else:
+        products.columns.len = width if n_tiles > FEW_TILES else n_tiles
+        products.panel.n_pixels = products.columns.len
+        tile.row_stride = tile.b_stride = width
+        tile.a_stride, tile.a_panel_stride = pitch, MR
+
+
+cdef inline const char *multiply_point(
+    const Winograd *p, const Run *run, Products *products, Py_ssize_t fold,
+    Py_ssize_t place, Py_ssize_t point, const char *next,
+) noexcept nogil:
+    """The products of one point, fold and panel of tiles, summed over channels.
+
+    Returns what the next ones may fetch.
+    """
     cdef Py_ssize_t itemsize = p.kernels.itemsize, MR = p.kernels.mr
-    cdef Py_ssize_t n_tiles = run.tiles[tile_panel].n_tiles, i = 0
-    cdef Py_ssize_t width = padded(p.kernels, n_tiles), pitch = p.fold * MR
+    cdef Py_ssize_t width = products.width, pitch = p.fold * MR, i = 0
     cdef Py_ssize_t n_rows = min(pitch, (p.n_panels - fold * p.fold) * MR)
-    cdef char *sums = run.sums + tile_panel * sums_bytes(p) + itemsize * (
+    cdef char *sums = products.sums + itemsize * (
         point * sums_stride(p) + place * pitch * width
     )
-    cdef const char *input = run.input + tile_panel * input_bytes(p) + itemsize * (
-        point * input_stride(p, width) + run.filters.first_channel * width
+    cdef const char *input = products.input + (
+        point * input_stride(p, width) * itemsize
     )
     cdef const char *filters = find_filters(p, &run.filters, fold, point)
-    cdef cn_tile_t product = plain_tile()
-    cdef cn_segment_t columns
-    cdef cn_panel_t panel
-    columns.in_ = columns.out = 0
-    panel.segment, panel.n_segments, panel.joined = &columns, 1, True
-    product.panel, product.col_stride = &panel, 1
-    product.next, product.next_stride = next, 128 // itemsize
-    if is_turned(p, run, tile_panel):
-        columns.len = panel.n_pixels = padded(p.kernels, n_rows)
-        product.row_stride, product.a_stride, product.b_stride = pitch, width, pitch
-        while i < n_tiles:
-            product.y = sums + i * pitch * itemsize
-            product.a, product.b = input + i * itemsize, filters
-            product.n_rows = MR
-            while product.n_rows // 2 >= n_tiles - i:
-                product.n_rows //= 2
-            add_channels(p, run, &product)
+    cdef cn_tile_t *tile = &products.tile
+    tile.next = next
+    if products.turned:
+        products.columns.len = products.panel.n_pixels = padded(p.kernels, n_rows)
+        while i < products.n_tiles:
+            tile.y = sums + i * pitch * itemsize
+            tile.a, tile.b = input + i * itemsize, filters
+            tile.n_rows = MR
+            while tile.n_rows // 2 >= products.n_tiles - i:
+                tile.n_rows //= 2
+            add_channels(p, run, tile)
             i += MR
         return NULL
-    columns.len = panel.n_pixels = width if n_tiles > FEW_TILES else n_tiles
-    product.row_stride = product.b_stride = width
-    product.a_stride, product.a_panel_stride = pitch, MR
-    product.y, product.n_rows = sums, n_rows
-    product.a, product.b = filters, input
-    add_channels(p, run, &product)
-    return <const char *> product.next
+    tile.y, tile.n_rows = sums, n_rows
+    tile.a, tile.b = filters, input
+    add_channels(p, run, tile)
+    return <const char *> tile.next
 
 
 cdef inline bint is_turned(
