@@ -300,29 +300,14 @@ cdef void multiply(
     tile.steps, tile.n_steps, tile.panel = &steps, 1, &columns
     tile.a_stride, tile.a_panel_stride = pitch(&p.grad_y), p.x.kernels.mr
     tile.b_stride, tile.row_stride, tile.col_stride = pitch(&p.x), p.row_size, 1
-    tile.accumulate, tile.far = accumulate, True
+    tile.accumulate, tile.far, tile.n_rows = accumulate, True, rows.n_channels
     for i in range(2 * p.filters.n):
         for c in range((channels.n_channels + NR - 1) // NR):
             columns.n_pixels = run.len = min(NR, channels.n_channels - c * NR)
             tile.a = u + i * points_stride(&p.grad_y) * itemsize
             tile.b = v + (i * points_stride(&p.x) + c * NR) * itemsize
             tile.y = sums + (i * p.point_size + c * NR) * itemsize
-            multiply_rows(p, &tile, rows.n_channels)
-
-
-cdef void multiply_rows(
-    const WinogradWeight *p, cn_tile_t *tile, Py_ssize_t n_rows
-) noexcept nogil:
-    """All rows by one panel of columns; a single vector takes three panels at once."""
-    cdef Py_ssize_t itemsize = p.x.kernels.itemsize, at_once = p.x.kernels.mr
-    if tile.panel.n_pixels <= p.x.kernels.lanes:
-        at_once *= 3
-    while n_rows > 0:
-        tile.n_rows = min(at_once, n_rows)
-        p.x.kernels.gemm_tile(tile)
-        tile.a = <const char *> tile.a + at_once * itemsize
-        tile.y = <char *> tile.y + at_once * p.row_size * itemsize
-        n_rows -= at_once
+            p.x.kernels.gemm_tile(&tile)
 
 
 cdef void turn_task(void *ctx, Py_ssize_t i, int worker) noexcept nogil:

@@ -145,6 +145,12 @@ CN_INLINE ptrdiff_t cn_pad_lanes(ptrdiff_t n) {
     return (n + CN_LANES - 1) / CN_LANES * CN_LANES;
 }
 
+/* Where the vector behind that at j begins, of n elements: the last one overlaps the
+ * one before, or is the only one. */
+CN_INLINE ptrdiff_t cn_next_vector(ptrdiff_t j, ptrdiff_t n, ptrdiff_t lanes) {
+    return j + lanes >= n ? n : j + 2 * lanes <= n ? j + lanes : n - lanes;
+}
+
 /* dst[j] = src[j] for j < len, fewer than LANES: by halves of a vector, quarters, ...
  */
 CN_INLINE void cn_copy_few(CN_T *dst, const CN_T *src, ptrdiff_t len) {
