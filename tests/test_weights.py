@@ -167,7 +167,9 @@ def claims(**sizes):
     """Return an archive whose directory claims other sizes than are true."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("weight.npy", npy(header(), b"1234" * 3))
+        # Dated, for the bytes name the test: all workers must collect the same one.
+        entry = zipfile.ZipInfo("weight.npy", date_time=(2020, 1, 1, 0, 0, 0))
+        archive.writestr(entry, npy(header(), b"1234" * 3), zipfile.ZIP_DEFLATED)
         for name, size in sizes.items():
             setattr(archive.infolist()[0], name, size)
     return file.getvalue()
