@@ -19,7 +19,7 @@ cdef enum:
     PLANES_TOGETHER = 8
     SLAB_BYTES = 128 * 1024         # of turned planes; at most, where a row needs more:
     MOST_SLAB_BYTES = 1024 * 1024
-    NARROW = 12                     # windows of a row that sees few pixels
+    NARROW = 48                     # bytes of a row of windows that overlap
 
 # Windows that see a pixel, of which more are better joined in turned planes.
 cdef double MANY_WINDOWS = 36, MANY_GIVERS = 9
@@ -110,7 +110,7 @@ cdef bint is_better_turned(const Pooling *p) noexcept nogil:
     less time than that takes if they are narrow, or a pixel meets many windows.
     """
     cdef const cn_pool_t *w = &p.window
-    cdef Py_ssize_t lanes = p.kernels.lanes, n_planes = p.x.image.C
+    cdef Py_ssize_t lanes = p.kernels.lanes, n_planes = p.x.image.C, n_bytes
     cdef double windows = (<double> w.KH * w.KW) / (<double> w.SH * w.SW)
     cdef int by_columns = p.kernels.pools_columns(w, p.backward)
     if p.scatters:
@@ -122,7 +122,8 @@ cdef bint is_better_turned(const Pooling *p) noexcept nogil:
     if n_planes < lanes or p.index.image.data != NULL:
         return False
     if by_columns == 2:
-        return not p.backward and w.OW <= (NARROW if w.KW > w.SW else NARROW / 2)
+        n_bytes = w.OW * p.kernels.itemsize * (1 if w.KW > w.SW else 2)
+        return not p.backward and n_bytes <= NARROW
     if p.backward:
         return w.IW <= 2 * lanes or w.SW > 2 or windows > MANY_GIVERS
     return w.IW <= 2 * lanes or windows > MANY_WINDOWS
