@@ -77,9 +77,68 @@ CN_INLINE void cn_zip(cn_vec *v, const ptrdiff_t n_rows) {
         v[i] = w[i];
 }
 
+#if defined(__AVX2__) && CN_VECTOR_BYTES == 32
+/* What crosses the halves of a vector takes two instructions more, so it is done once,
+ * after CN_HALF rows have been transposed in each half. */
+enum { CN_HALF = CN_LANES / 2 };
+#if CN_T_BYTES == 4
+#define CN_LO_HALVES 0, 8, 1, 9, 4, 12, 5, 13
+#define CN_HI_HALVES 2, 10, 3, 11, 6, 14, 7, 15
+#define CN_LOWER 0, 1, 2, 3, 8, 9, 10, 11
+#define CN_UPPER 4, 5, 6, 7, 12, 13, 14, 15
+#else
+#define CN_LO_HALVES 0, 4, 2, 6
+#define CN_HI_HALVES 1, 5, 3, 7
+#define CN_LOWER 0, 1, 4, 5
+#define CN_UPPER 2, 3, 6, 7
+#endif
+
+CN_INLINE void cn_transpose_halves(cn_vec *v) {
+#pragma GCC unroll 2
+    for (ptrdiff_t round = 1; round < CN_HALF; round *= 2) {
+        cn_vec w[CN_HALF];
+#pragma GCC unroll 2
+        for (ptrdiff_t i = 0; i < CN_HALF / 2; i++) {
+            const cn_vec a = v[i], b = v[i + CN_HALF / 2];
+            w[2 * i] = __builtin_shufflevector(a, b, CN_LO_HALVES);
+            w[2 * i + 1] = __builtin_shufflevector(a, b, CN_HI_HALVES);
+        }
+#pragma GCC unroll 4
+        for (ptrdiff_t i = 0; i < CN_HALF; i++)
+            v[i] = w[i];
+    }
+}
+
+/* Lower halves of two vectors side by side, and then the upper ones: of those that have
+ * the same columns, or neighbours. */
+CN_INLINE void cn_join_halves(cn_vec *v, const ptrdiff_t n_rows) {
+    const ptrdiff_t n = n_rows / 2;
+    cn_vec w[CN_LANES];
+#pragma GCC unroll 4
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const cn_vec a = n == CN_HALF ? v[i] : v[2 * i];
+        const cn_vec b = n == CN_HALF ? v[i + n] : v[2 * i + 1];
+        w[i] = __builtin_shufflevector(a, b, CN_LOWER);
+        w[i + n] = __builtin_shufflevector(a, b, CN_UPPER);
+    }
+#pragma GCC unroll 8
+    for (ptrdiff_t i = 0; i < n_rows; i++)
+        v[i] = w[i];
+}
+#endif
+
 /* Transpose n_rows vectors in place: element (r, l) of the (n_rows, LANES) matrix moves
  * to flat position l * n_rows + r.  log2(n_rows) shuffles swap r and l. */
 CN_INLINE void cn_transpose(cn_vec *v, const ptrdiff_t n_rows) {
+#if defined(__AVX2__) && CN_VECTOR_BYTES == 32
+    if (n_rows == CN_LANES || n_rows == CN_HALF) {
+#pragma GCC unroll 2
+        for (ptrdiff_t i = 0; i < n_rows; i += CN_HALF)
+            cn_transpose_halves(v + i);
+        cn_join_halves(v, n_rows);
+        return;
+    }
+#endif
 #pragma GCC unroll 4
     for (ptrdiff_t round = 1; round < n_rows; round *= 2)
         cn_zip(v, n_rows);
@@ -88,6 +147,10 @@ CN_INLINE void cn_transpose(cn_vec *v, const ptrdiff_t n_rows) {
 /* The other way: element l * n_rows + r of a flat sequence moves to (r, l). */
 CN_INLINE void cn_untranspose(cn_vec *v, const ptrdiff_t n_rows) {
     cn_vec w[16];
+    if (n_rows == CN_LANES) {
+        cn_transpose(v, n_rows);
+        return;
+    }
 #pragma GCC unroll 4
     for (ptrdiff_t round = 1; round < n_rows; round *= 2) {
 #pragma GCC unroll 8
