@@ -12,11 +12,12 @@ from convnet._phases cimport n_phase_rows, phases_bytes
 from convnet._pixel_runs cimport best_run
 from convnet._product cimport Product
 
-# Chunks of streamed columns: L1 holds a panel of them and some rows. Chunks of phases:
-# each more reads and writes four times the pixels that a plain product does.
-cdef Py_ssize_t STREAMED_DEPTH = 128, PHASES_DEPTH = 2 * KC
-# Panels of fewer pixels than AVX-512's may have longer chunks.
-cdef Py_ssize_t PANEL_BYTES = KC * 48 * 4
+# Chunks of streamed columns: L1 holds a panel of them and some rows.
+cdef Py_ssize_t STREAMED_DEPTH = 128
+# Panels of fewer pixels than AVX-512's have longer chunks, but not so long that sums lose
+# digits; and so have phases: each chunk more reads and writes four times the pixels that
+# a plain product does.
+cdef Py_ssize_t PANEL_BYTES = KC * 48 * 4, LONGEST = 2 * KC
 # So many panels of rows are worth that threads pack the same pixels.
 cdef Py_ssize_t SHARED_PANELS = 16
 # Of fewer ones, threads share the pixels, if those take at most so many more lanes.
@@ -28,13 +29,14 @@ cdef Py_ssize_t ENOUGH = 8
 cdef void plan_pixels(Product *p, Py_ssize_t num_threads) noexcept:
     cdef Gather *g = &p.pixels
     cdef Py_ssize_t max_depth = PANEL_BYTES // (g.kernels.nr * g.kernels.itemsize)
+    max_depth = min(max_depth, LONGEST)
     p.run, p.unpacked = 0, is_better_unpacked(p)
     if not p.unpacked and is_better_by_runs(p):
         p.run, p.unpacked = best_run(g.y.W), True
     if p.streamed:
         max_depth = STREAMED_DEPTH
     elif p.phases != NULL and not p.unpacked:
-        max_depth = max(max_depth, PHASES_DEPTH)
+        max_depth = LONGEST
     g.taps.together = p.unpacked or p.phases != NULL
     plan_gather(
         g,
