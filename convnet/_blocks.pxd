@@ -76,8 +76,8 @@ cdef enum:
     MAX_PIXELS = 1152
     # Bytes of a slab: half an L2 of 1 MB, with its panel.
     SLAB_BYTES = 384 * 1024
-    # Length of the reduction that AVX-512's packed panels hold at most, and columns of a
-    # weight gradient. KC * 48 floats are 110 KB: they come from L2 at a rate that the
+    # Length of the reduction that AVX-512's packed panels hold at most, and columns of
+    # a weight gradient. KC * 48 floats are 110 KB: they come from L2 at a rate that the
     # multiply-adds hide.
     KC = 576
 

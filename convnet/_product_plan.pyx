@@ -14,9 +14,9 @@ from convnet._product cimport Product
 
 # Chunks of streamed columns: L1 holds a panel of them and some rows.
 cdef Py_ssize_t STREAMED_DEPTH = 128
-# Panels of fewer pixels than AVX-512's have longer chunks, but not so long that sums lose
-# digits; and so have phases: each chunk more reads and writes four times the pixels that
-# a plain product does.
+# Panels of fewer pixels than AVX-512's have longer chunks, but not so long that sums
+# lose digits; and so have phases: each chunk more reads and writes four times the
+# pixels that a plain product does.
 cdef Py_ssize_t PANEL_BYTES = KC * 48 * 4, LONGEST = 2 * KC
 # So many panels of rows are worth that threads pack the same pixels.
 cdef Py_ssize_t SHARED_PANELS = 16
