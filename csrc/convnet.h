@@ -90,8 +90,8 @@ typedef struct {
                           r * row_stride + out_s + j * col_stride */
     ptrdiff_t n_rows, a_stride, a_row_stride, a_panel_stride, b_stride;
     ptrdiff_t row_stride, col_stride;
-    ptrdiff_t next_stride, next_panel_stride;
-    /* Where the columns go: `out`, `len` and `joined`; panels of as many vectors. */
+    ptrdiff_t next_stride, next_panel_stride; /* of the next panel of columns */
+    /* Where the columns go: `out`, `len` and `joined`; n_panels of as many vectors. */
     const cn_panel_t *panel;
     ptrdiff_t n_panels, b_panel_stride;
     int accumulate, clip;
